@@ -1,0 +1,40 @@
+"""Array types and the few numpy operations that every stage shares."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]  # (height, width, 3), sRGB, after the EXIF turn
+Ids = npt.NDArray[np.int64]
+
+
+def unit_rows(rows: npt.ArrayLike) -> Floats:
+    """Scale each row to Euclidean length 1; an all-zero row stays zero.
+
+    Args:
+        rows: (n, dim) numbers.
+
+    Returns:
+        (n, dim) float32. The norm is taken in float64, so equal rows give equal bits whatever their scale.
+    """
+    wide = np.asarray(rows, dtype=np.float64)
+    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return (wide / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+
+
+def offsets_of(lengths: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+    """Turn the lengths of n ragged rows into n + 1 offsets: row i is [offsets[i], offsets[i + 1])."""
+    lengths = np.asarray(lengths, dtype=np.uint64)
+    offsets = np.zeros(len(lengths) + 1, dtype=np.uint64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def crc32(array: npt.NDArray[Any], value: int = 0) -> int:
+    """Return the CRC32 of an array's bytes in C order, continued from `value`."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, value)

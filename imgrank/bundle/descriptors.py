@@ -1,0 +1,69 @@
+"""`/descriptors`: one unit vector per image row; zeros where the photo could not be decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from imgrank.arrays import Floats, crc32
+from imgrank.bundle import layout
+from imgrank.bundle.provenance import Provenance, digest_of, write_provenance
+from imgrank.bundle.table import ColumnView, append, create_columns
+from imgrank.errors import DamagedBundleError
+
+
+def create_descriptors(root: h5py.File, dim: int, provenance: Provenance) -> None:
+    """Make an empty `/descriptors`."""
+    group = root.create_group(layout.DESCRIPTORS)
+    create_columns(group, layout.descriptor_columns(dim))
+    write_provenance(group, layout.DESCRIPTORS_VERSION, provenance)
+
+
+def append_descriptors(root: h5py.File, descriptors: Floats) -> None:
+    """Add (n, dim) float32 descriptors inside a transaction; their rows are the next image rows."""
+    group = root[layout.DESCRIPTORS]
+    append(group["vectors"], descriptors)
+    append(group["crc32"], [crc32(row.astype("<f4")) for row in descriptors])
+
+
+@dataclass(frozen=True, eq=False)
+class DescriptorTable:
+    """`/descriptors` of a frozen bundle."""
+
+    path: Path
+    provenance: Provenance
+    columns: dict[str, ColumnView]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.columns["vectors"])
+
+    @property
+    def dim(self) -> int:
+        """Return the numbers in one descriptor."""
+        return self.columns["vectors"].shape[1]
+
+    def read(self, start: int = 0, stop: int | None = None) -> Floats:
+        """Read rows [start, stop) as (n, dim) float32.
+
+        Raises:
+            DamagedBundleError: a row is not finite.
+        """
+        vectors: Floats = self.columns["vectors"].read(start, stop)
+        # A NaN or infinity anywhere makes the sum of its row not finite: one pass without a mask of the same size.
+        if not np.isfinite(vectors.sum(axis=1, dtype=np.float64)).all():
+            raise DamagedBundleError(self.path, "/descriptors/vectors", "holds NaN or infinity; the file was damaged")
+        return vectors
+
+    def digest(self, images_digest: str) -> str:
+        """Return what a graph over these descriptors was computed from.
+
+        Args:
+            images_digest: `ImageTable.content_digest` of the rows the graph covers.
+        """
+        return digest_of(
+            [images_digest, self.provenance.model, self.provenance.model_revision, self.provenance.settings]
+        )

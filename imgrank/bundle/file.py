@@ -1,0 +1,340 @@
+"""Opening a bundle: `read` freezes its last committed state, `Writer` changes it one transaction at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+
+from imgrank.bundle import layout
+from imgrank.bundle.descriptors import DescriptorTable
+from imgrank.bundle.graph import GraphTable
+from imgrank.bundle.images import ImageTable
+from imgrank.bundle.journal import sync_folder
+from imgrank.bundle.lock import parse_lock, writer_lock
+from imgrank.bundle.provenance import (
+    CREATED_BY,
+    check_version,
+    int_attribute,
+    read_provenance,
+    text_attribute,
+)
+from imgrank.bundle.storage import ReadFile, ShadowFile, recover
+from imgrank.bundle.table import ColumnView, create_columns, same_length, view_columns
+from imgrank.bundle.tokens import TokenColumn, TokenTable
+from imgrank.errors import DamagedBundleError, FormatVersionError, MissingGroupError, NotABundleError
+
+# Extensible-array chunk tables and version-3 superblocks, readable by HDF5 1.10 and newer.
+_LIBRARY_VERSIONS = ("v110", "v110")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """The last committed state of a bundle at the moment it was opened; later commits do not show."""
+
+    path: Path
+    file: ReadFile
+    bundle_id: str
+    created_by: str
+    images: ImageTable
+    descriptor_table: DescriptorTable | None
+    graph_table: GraphTable | None
+    token_tables: dict[str, TokenTable] = field(default_factory=dict)
+
+    @property
+    def descriptors(self) -> DescriptorTable:
+        """Return `/descriptors`.
+
+        Raises:
+            MissingGroupError: nothing has been embedded yet.
+        """
+        if self.descriptor_table is None:
+            raise MissingGroupError(self.path, layout.DESCRIPTORS, f"imgrank embed PHOTOS -o {self.path}")
+        return self.descriptor_table
+
+    @property
+    def graph(self) -> GraphTable:
+        """Return `/graph`.
+
+        Raises:
+            MissingGroupError: no graph has been built yet.
+        """
+        if self.graph_table is None:
+            raise MissingGroupError(self.path, layout.GRAPH, f"imgrank index {self.path}")
+        return self.graph_table
+
+    def tokens(self, name: str) -> TokenTable:
+        """Return `/tokens/NAME`.
+
+        Raises:
+            MissingGroupError: there is no cache of that name; the message lists those there are.
+        """
+        table = self.token_tables.get(name)
+        if table is None:
+            there = ", ".join(sorted(self.token_tables)) or "no cache yet"
+            made_by = f"imgrank cache-tokens {self.path} --cache {name}"
+            raise MissingGroupError(self.path, f"{layout.TOKENS}/{name} (there is: {there})", made_by)
+        return table
+
+    @property
+    def root(self) -> bytes:
+        """Return the absolute folder that the photos' paths are relative to."""
+        folder = os.fsencode(self.path.absolute().parent)
+        return os.path.normpath(os.path.join(folder, self.images.root))  # noqa: PTH118  # bytes: names need not be UTF-8
+
+    def close(self) -> None:
+        """Close the file; views of it can no longer read."""
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        """Return the bundle."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def read(path: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle for reading, in its last committed state.
+
+    Works beside a running writer, and on a read-only disk.
+
+    Raises:
+        NotABundleError: no file, not HDF5, or not an imgrank bundle.
+        FormatVersionError: written by a newer imgrank.
+        DamagedBundleError: its structure fails a check.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise NotABundleError(path, f"no such file; make it with `imgrank index PHOTOS -o {path}`")
+    if not path.is_file():
+        raise NotABundleError(path, "not a file")
+    file = ReadFile(path)
+    try:
+        with parse_lock(file.fileno(), exclusive=False, bundle=path):
+            file.freeze()
+            with _hdf5_errors(path), h5py.File(file, "r") as root:
+                return _parse(path, file, root)
+    except BaseException:
+        file.close()
+        raise
+
+
+@contextlib.contextmanager
+def _hdf5_errors(path: Path) -> Iterator[None]:
+    """Turn what h5py raises on a malformed file into a typed error."""
+    try:
+        yield
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        UnicodeDecodeError,
+        OverflowError,
+    ) as error:
+        raise DamagedBundleError(path, "HDF5 structure", f"cannot be read ({error}); restore a copy") from error
+
+
+def _parse(path: Path, file: ReadFile, root: h5py.File) -> Bundle:
+    if root.attrs.get("format") != layout.FORMAT_NAME:
+        raise NotABundleError(path, "an HDF5 file, but not an imgrank bundle (no `format` attribute)")
+    version = int_attribute(path, root, "format-version")
+    if version > layout.FORMAT_VERSION:
+        raise FormatVersionError(path, "the bundle format", version, layout.FORMAT_VERSION)
+    images = _parse_images(path, file, root)
+    rows = len(images)
+    return Bundle(
+        path=path,
+        file=file,
+        bundle_id=text_attribute(path, root, "bundle-id"),
+        created_by=text_attribute(path, root, "created-by"),
+        images=images,
+        descriptor_table=_parse_descriptors(path, file, root, rows),
+        graph_table=_parse_graph(path, file, root),
+        token_tables=dict(_parse_tokens(path, file, root, rows)),
+    )
+
+
+def _child(path: Path, parent: h5py.Group, name: str) -> h5py.Group | None:
+    """Return a subgroup, None when there is none; links that lead elsewhere are refused."""
+    link = parent.get(name, getlink=True)
+    if link is None:
+        return None
+    group = parent.get(name) if isinstance(link, h5py.HardLink) else None
+    if not isinstance(group, h5py.Group):
+        raise DamagedBundleError(path, f"{parent.name.rstrip('/')}/{name}", "is not a plain group")
+    return group
+
+
+def _parse_images(path: Path, file: ReadFile, root: h5py.File) -> ImageTable:
+    group = _child(path, root, layout.IMAGES)
+    if group is None:
+        raise DamagedBundleError(path, f"/{layout.IMAGES}", "missing")
+    check_version(path, group, layout.IMAGES_VERSION)
+    views = view_columns(file, group, layout.IMAGE_COLUMNS)
+    rows = len(views["id"])
+    if rows > layout.MAX_IMAGES:
+        raise DamagedBundleError(path, f"/{layout.IMAGES}", f"claims {rows} images")
+    per_image = {name: view for name, view in views.items() if name not in ("path-offsets", "path-bytes")}
+    same_length(file, layout.IMAGES, per_image, rows)
+    if len(views["path-offsets"]) != rows + 1:
+        raise DamagedBundleError(path, f"/{layout.IMAGES}/path-offsets", f"should have {rows + 1} rows")
+    return ImageTable(path, np.asarray(group.attrs["root"], dtype=np.uint8).tobytes(), views)
+
+
+def _parse_descriptors(path: Path, file: ReadFile, root: h5py.File, rows: int) -> DescriptorTable | None:
+    group = _child(path, root, layout.DESCRIPTORS)
+    if group is None:
+        return None
+    provenance = read_provenance(path, group, layout.DESCRIPTORS_VERSION)
+    shape = group["vectors"].shape
+    dim = shape[1] if len(shape) == 2 else 0
+    if not 0 < dim <= layout.MAX_DIM:
+        raise DamagedBundleError(path, f"/{layout.DESCRIPTORS}/vectors", f"has shape {shape}")
+    views = view_columns(file, group, layout.descriptor_columns(dim))
+    same_length(file, layout.DESCRIPTORS, views, rows)
+    return DescriptorTable(path, provenance, views)
+
+
+def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | None:
+    group = _child(path, root, layout.GRAPH)
+    if group is None:
+        return None
+    provenance = read_provenance(path, group, layout.GRAPH_VERSION)
+    views: dict[str, ColumnView] = {}
+    checksums: dict[str, int] = {}
+    for name in list(group)[:32]:  # a graph is a handful of arrays
+        dataset = group[name]
+        if not isinstance(dataset, h5py.Dataset) or dataset.ndim not in (1, 2) or dataset.dtype.kind not in "iu":
+            raise DamagedBundleError(path, f"/{layout.GRAPH}/{name}", "is not an integer array")
+        views |= view_columns(file, group, [layout.Column(name, dataset.dtype.str, dataset.shape[1:])])
+        checksums[name] = int(dataset.attrs["crc32"])
+    return GraphTable(path, provenance, views, checksums)
+
+
+def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Iterator[tuple[str, TokenTable]]:
+    caches = _child(path, root, layout.TOKENS)
+    for name in caches or ():
+        group = _child(path, caches, name)
+        columns_group = _child(path, group, "columns") if group is not None else None
+        if group is None or columns_group is None:
+            raise DamagedBundleError(path, f"/{layout.TOKENS}/{name}", "has no columns")
+        provenance = read_provenance(path, group, layout.TOKENS_VERSION)
+        images = view_columns(file, group, layout.TOKEN_IMAGE_COLUMNS)
+        cached = len(images["crc32"])
+        same_length(file, f"{layout.TOKENS}/{name}", {k: images[k] for k in ("grid", "status")}, cached)
+        if len(images["offsets"]) != cached + 1 or cached > rows:
+            raise DamagedBundleError(path, f"/{layout.TOKENS}/{name}/offsets", "does not match the images")
+        schema = json.loads(text_attribute(path, group, "columns"))
+        token_columns = tuple(TokenColumn(str(n), str(d), tuple(int(x) for x in tail)) for n, d, tail in schema)
+        columns = view_columns(file, columns_group, [layout.Column(c.name, c.dtype, c.tail) for c in token_columns])
+        yield (
+            name,
+            TokenTable(
+                path=path,
+                name=name,
+                kind=text_attribute(path, group, "kind"),
+                codec=text_attribute(path, group, "codec"),
+                provenance=provenance,
+                token_columns=token_columns,
+                images=images,
+                columns=columns,
+            ),
+        )
+
+
+def create(path: str | os.PathLike[str], *, root: bytes) -> None:
+    """Make an empty bundle; call with the writer's lock held.
+
+    Args:
+        path: of the new file; it appears whole or not at all.
+        root: folder that photo paths are relative to: relative to the bundle's folder, or absolute.
+    """
+    path = Path(path)
+    incoming = path.with_name(f"{path.name}.new")
+    with h5py.File(incoming, "w", libver=_LIBRARY_VERSIONS) as new:
+        new.attrs["format"] = layout.FORMAT_NAME
+        new.attrs["format-version"] = layout.FORMAT_VERSION
+        new.attrs["bundle-id"] = uuid.uuid4().hex
+        new.attrs["created-by"] = CREATED_BY
+        images = new.create_group(layout.IMAGES)
+        images.attrs[layout.VERSION_ATTRIBUTE] = layout.IMAGES_VERSION
+        images.attrs["next-id"] = np.uint64(0)
+        images.attrs["root"] = np.frombuffer(root, dtype=np.uint8)
+        create_columns(images, layout.IMAGE_COLUMNS)
+        images["path-offsets"].resize(1, axis=0)  # the first offset is 0
+    with incoming.open("rb") as file:
+        os.fsync(file.fileno())
+    incoming.replace(path)
+    sync_folder(path.absolute().parent)
+
+
+class Writer:
+    """Holds the writer's lock of a bundle and changes it by transactions.
+
+        with Writer(path) as writer:
+            with writer.transaction() as root:  # an h5py.File
+                append_images(root, records)
+
+    Each transaction is one commit: a reader sees all of it or nothing, also if this process is killed inside it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, wait: float = 0.0) -> None:
+        self.path = Path(path)
+        self._lock = writer_lock(self.path, wait=wait)
+
+    def __enter__(self) -> Self:
+        """Take the lock and finish what a killed writer committed but did not copy in.
+
+        Raises:
+            BundleLockedError: another process is writing.
+        """
+        self._lock.__enter__()
+        try:
+            if self.path.exists():
+                recover(self.path)
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lock back."""
+        self._lock.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[h5py.File]:
+        """Open the bundle for changes that are committed when the block ends, or forgotten when it raises."""
+        shadow = ShadowFile(self.path)
+        try:
+            root = h5py.File(shadow, "r+", libver=_LIBRARY_VERSIONS)
+            try:
+                yield root
+            except BaseException:
+                shadow.discard()
+                with contextlib.suppress(Exception):  # the first error is the one to tell
+                    root.close()
+                raise
+            root.close()
+            shadow.commit()
+        except BaseException:
+            shadow.discard()
+            raise
+        finally:
+            shadow.close()

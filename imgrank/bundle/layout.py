@@ -1,0 +1,73 @@
+"""Names, types and versions of everything in a bundle, once; `docs/format.md` says what they mean.
+
+A column is a dataset whose first axis grows. Columns are chunked and never filtered, so that a reader can find the
+bytes of a row from HDF5's own chunk table and read them with one system call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORMAT_NAME = "imgrank"
+FORMAT_VERSION = 1  # of the file as a whole; each group has an `encoding-version` of its own
+
+# Sizes that a reader refuses to go beyond before it allocates anything.
+MAX_IMAGES = 2**32
+MAX_DIM = 2**16  # numbers in a descriptor, or in one level of one visual token
+MAX_CACHE_NAME = 64  # characters
+
+SMALL_CHUNK = 32 * 1024  # bytes; columns with a few bytes per image
+LARGE_CHUNK = 512 * 1024  # bytes; descriptors and token codes
+
+
+@dataclass(frozen=True)
+class Column:
+    """One dataset that grows along its first axis."""
+
+    name: str
+    dtype: str  # little-endian numpy type
+    tail: tuple[int, ...] = ()  # shape of one row
+    chunk_bytes: int = SMALL_CHUNK
+
+
+IMAGES = "images"
+IMAGES_VERSION = 1
+IMAGE_COLUMNS = (
+    Column("id", "<u8"),
+    Column("path-offsets", "<u8"),  # n + 1
+    Column("path-bytes", "|u1"),
+    Column("size", "<u8"),
+    Column("mtime-ns", "<i8"),
+    Column("digest", "|u1", (16,)),
+    Column("width", "<u4"),
+    Column("height", "<u4"),
+    Column("status", "|u1"),
+    Column("crc32", "<u4"),
+)
+
+DESCRIPTORS = "descriptors"
+DESCRIPTORS_VERSION = 1
+
+
+def descriptor_columns(dim: int) -> tuple[Column, ...]:
+    """Return the columns of `/descriptors` for vectors of `dim` numbers."""
+    return (Column("vectors", "<f4", (dim,), LARGE_CHUNK), Column("crc32", "<u4"))
+
+
+GRAPH = "graph"
+GRAPH_VERSION = 1
+
+TOKENS = "tokens"
+TOKENS_VERSION = 1
+TOKEN_IMAGE_COLUMNS = (  # one row per image
+    Column("offsets", "<u8"),  # n + 1
+    Column("grid", "<u2", (2,)),
+    Column("status", "|u1"),
+    Column("crc32", "<u4"),
+)
+LOCAL_CACHE = "local"  # /tokens/local: the built-in local descriptors
+DEFAULT_CACHE = "default"  # the name of a cache of an MLLM when the user gives none
+
+# Attributes of every derived group.
+VERSION_ATTRIBUTE = "encoding-version"
+PROVENANCE_ATTRIBUTES = ("settings", "model", "model-revision", "created-by", "input-digest")

@@ -1,0 +1,174 @@
+"""Columns: appending rows to them inside a transaction, and reading rows of a frozen file without HDF5.
+
+A reader learns at opening time where each chunk of a column lies in the file (`ColumnView`); after that every read is
+a `pread`. So it holds no HDF5 state that a concurrent writer could pull away, and many threads can read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from imgrank.bundle.layout import Column
+from imgrank.bundle.storage import ReadFile
+from imgrank.errors import DamagedBundleError
+
+
+def create_columns(group: h5py.Group, columns: Iterable[Column]) -> None:
+    """Make empty datasets for `columns` in a group."""
+    for column in columns:
+        row_bytes = np.dtype(column.dtype).itemsize * int(np.prod(column.tail, dtype=np.int64))
+        rows = max(1, column.chunk_bytes // row_bytes)
+        group.create_dataset(
+            column.name,
+            shape=(0, *column.tail),
+            maxshape=(None, *column.tail),
+            chunks=(rows, *column.tail),
+            dtype=column.dtype,
+        )
+
+
+def append(dataset: h5py.Dataset, rows: npt.ArrayLike) -> None:
+    """Add rows at the end of a column."""
+    values = np.asarray(rows, dtype=dataset.dtype)
+    start = dataset.shape[0]
+    dataset.resize(start + len(values), axis=0)
+    if len(values):
+        dataset[start:] = values
+
+
+def append_ragged(offsets: h5py.Dataset, lengths: npt.ArrayLike) -> None:
+    """Add the ends of new ragged rows to an offsets column, whose first row is 0."""
+    if offsets.shape[0] == 0:
+        append(offsets, [0])
+    last = int(offsets[-1])
+    append(offsets, last + np.cumsum(np.asarray(lengths, dtype=np.uint64), dtype=np.uint64))
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnView:
+    """Where a column's rows lie in a frozen file."""
+
+    file: ReadFile
+    name: str  # HDF5 path, for messages
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    chunk_rows: int
+    starts: npt.NDArray[np.uint64]  # (n_chunks,) byte offset of each chunk in the file
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.shape[0]
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the bytes of one row."""
+        return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+
+    def read(self, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
+        """Read rows [start, stop).
+
+        Raises:
+            DamagedBundleError: the range is not in the column, or the file ends before it.
+        """
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise DamagedBundleError(
+                self.file.path, self.name, f"rows {start}:{stop} asked of a column with {len(self)}"
+            )
+        rows = np.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
+        target = rows.reshape(-1).view(np.uint8).data
+        done = 0
+        for offset, count in self.extents(start, stop):
+            raw = self.file.pread(count, offset)
+            if len(raw) != count:
+                raise DamagedBundleError(self.file.path, self.name, f"the file ends inside rows {start}:{stop}")
+            target[done : done + count] = raw
+            done += count
+        return rows
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Give the byte ranges (offset in the file, count) of rows [start, stop), neighbouring chunks joined."""
+        size = self.row_bytes
+        pending: tuple[int, int] | None = None
+        row = start
+        while row < stop:
+            chunk, inside = divmod(row, self.chunk_rows)
+            rows = min(self.chunk_rows - inside, stop - row)
+            offset, count = int(self.starts[chunk]) + inside * size, rows * size
+            if pending is not None and pending[0] + pending[1] == offset:
+                pending = (pending[0], pending[1] + count)
+            else:
+                if pending is not None:
+                    yield pending
+                pending = (offset, count)
+            row += rows
+        if pending is not None:
+            yield pending
+
+
+def view_column(file: ReadFile, group: h5py.Group, column: Column) -> ColumnView:
+    """Check one dataset against its description and learn where its rows are.
+
+    Raises:
+        DamagedBundleError: missing, of another type or shape, filtered, or with chunks outside the file.
+    """
+    name = f"{group.name}/{column.name}"
+
+    def damaged(reason: str) -> DamagedBundleError:
+        return DamagedBundleError(file.path, name, f"{reason}; run `imgrank index` on the photos again")
+
+    dataset = group.get(column.name)
+    if not isinstance(dataset, h5py.Dataset) or isinstance(
+        group.get(column.name, getlink=True), h5py.ExternalLink | h5py.SoftLink
+    ):
+        raise damaged("missing")
+    if dataset.dtype != np.dtype(column.dtype):
+        raise damaged(f"has type {dataset.dtype}, should be {np.dtype(column.dtype)}")
+    if dataset.ndim != 1 + len(column.tail) or dataset.shape[1:] != column.tail:
+        raise damaged(f"has shape {dataset.shape}, should be (n, {', '.join(map(str, column.tail))})")
+    properties = dataset.id.get_create_plist()
+    if properties.get_nfilters() or dataset.chunks is None or dataset.is_virtual or dataset.external:
+        raise damaged("is not plain chunked data")
+    if dataset.chunks[1:] != column.tail:
+        raise damaged(f"has chunks of shape {dataset.chunks}")
+    rows, chunk_rows = dataset.shape[0], dataset.chunks[0]
+    chunks = -(-rows // chunk_rows)
+    chunk_bytes = chunk_rows * dataset.dtype.itemsize * int(np.prod(column.tail, dtype=np.int64))
+    size = file.seek(0, 2)
+    if chunks > size:  # even one byte a chunk would not fit: refuse before allocating the table
+        raise damaged(f"claims {rows} rows")
+    starts = np.zeros(chunks, dtype=np.uint64)
+    found = np.zeros(chunks, dtype=bool)
+
+    def note(info: Any) -> None:
+        chunk = info.chunk_offset[0] // chunk_rows
+        if chunk < chunks:
+            starts[chunk], found[chunk] = info.byte_offset, True
+
+    if chunks:
+        dataset.id.chunk_iter(note)
+    if not found.all() or (chunks and int(starts.max()) + chunk_bytes > size):
+        raise damaged("has chunks that are not in the file")
+    return ColumnView(file, name, dataset.dtype, dataset.shape, chunk_rows, starts)
+
+
+def view_columns(file: ReadFile, group: h5py.Group, columns: Iterable[Column]) -> dict[str, ColumnView]:
+    """Check and locate several columns; see `view_column`."""
+    return {column.name: view_column(file, group, column) for column in columns}
+
+
+def same_length(file: ReadFile, group: str, views: Mapping[str, ColumnView], rows: int) -> None:
+    """Require that every column has `rows` rows.
+
+    Raises:
+        DamagedBundleError: one has not.
+    """
+    for name, view in views.items():
+        if len(view) != rows:
+            raise DamagedBundleError(file.path, f"/{group}/{name}", f"has {len(view)} rows, should have {rows}")

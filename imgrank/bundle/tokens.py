@@ -1,0 +1,177 @@
+"""`/tokens/NAME`: a cache of the visual tokens of each image, ragged, in columns that a codec names.
+
+This module does not know what the columns mean; it keeps, per image, how many tokens there are, the grid they come
+from, a status, and a CRC32 over the bytes of its rows, column after column.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from imgrank.arrays import crc32
+from imgrank.bundle import layout
+from imgrank.bundle.provenance import Provenance, write_provenance
+from imgrank.bundle.table import ColumnView, append, append_ragged, create_columns
+from imgrank.errors import DamagedBundleError, SettingsError
+from imgrank.records import OK
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TokenColumn:
+    """One array that has a row for each token."""
+
+    name: str
+    dtype: str
+    tail: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTokens:
+    """The stored tokens of one image, not yet decoded."""
+
+    columns: Columns  # each (n_tokens, ...)
+    grid: tuple[int, int] = (0, 0)  # rows, columns before pruning; (0, 0) where there is no grid
+    status: int = OK
+
+
+def check_cache_name(name: str) -> str:
+    """Return the name of a token cache if it can be one.
+
+    Raises:
+        SettingsError: empty, too long, or with other characters than letters, digits, dot, dash, underscore.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name) or len(name) > layout.MAX_CACHE_NAME:
+        raise SettingsError(
+            f"cache name {name!r}: use letters, digits, '.', '_' and '-', at most {layout.MAX_CACHE_NAME} of them"
+        )
+    return name
+
+
+def create_tokens(
+    root: h5py.File, name: str, kind: str, codec: str, columns: Iterable[TokenColumn], provenance: Provenance
+) -> None:
+    """Make an empty token cache.
+
+    Args:
+        root: the bundle, inside a transaction.
+        name: of the cache.
+        kind: "mllm" for visual tokens of a multimodal language model, "local" for local descriptors.
+        codec: name of what encodes vectors into columns.
+        columns: one row per token each.
+        provenance: model and settings.
+    """
+    group = root.require_group(layout.TOKENS).create_group(check_cache_name(name))
+    create_columns(group, layout.TOKEN_IMAGE_COLUMNS)
+    columns = tuple(columns)
+    create_columns(
+        group.create_group("columns"),
+        [layout.Column(column.name, column.dtype, column.tail, layout.LARGE_CHUNK) for column in columns],
+    )
+    group.attrs["kind"] = kind
+    group.attrs["codec"] = codec
+    group.attrs["columns"] = json.dumps([[column.name, column.dtype, list(column.tail)] for column in columns])
+    append(group["offsets"], [0])
+    write_provenance(group, layout.TOKENS_VERSION, provenance)
+
+
+def append_tokens(root: h5py.File, name: str, images: Sequence[ImageTokens]) -> None:
+    """Add the tokens of the next image rows, inside a transaction."""
+    group = root[layout.TOKENS][name]
+    order = [column[0] for column in json.loads(group.attrs["columns"])]
+    lengths = []
+    for image in images:
+        counts = {len(image.columns[column]) for column in order} if image.columns else {0}
+        (count,) = counts
+        lengths.append(count)
+    append_ragged(group["offsets"], lengths)
+    for column in order:
+        dataset = group["columns"][column]
+        rows = [np.asarray(image.columns[column], dtype=dataset.dtype) for image in images if image.columns]
+        if rows:
+            append(dataset, np.concatenate(rows))
+    append(group["grid"], [image.grid for image in images])
+    append(group["status"], [image.status for image in images])
+    types = {column: group["columns"][column].dtype for column in order}
+    append(
+        group["crc32"],
+        [
+            tokens_checksum([np.asarray(image.columns[c], dtype=types[c]) for c in order]) if image.columns else 0
+            for image in images
+        ],
+    )
+
+
+def tokens_checksum(columns: Iterable[npt.NDArray[Any]]) -> int:
+    """Return the CRC32 over the bytes of one image's rows, column after column in stored order; 0 for no rows."""
+    value = 0
+    for column in columns:
+        value = crc32(column, value)
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTable:
+    """`/tokens/NAME` of a frozen bundle."""
+
+    path: Path
+    name: str
+    kind: str
+    codec: str
+    provenance: Provenance
+    token_columns: tuple[TokenColumn, ...]
+    images: dict[str, ColumnView]  # per image: offsets, grid, status, crc32
+    columns: dict[str, ColumnView]  # per token
+
+    def __len__(self) -> int:
+        """Return the number of image rows that have been cached, also those without tokens."""
+        return len(self.images["crc32"])
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Return (n + 1,) int64: image row i owns token rows [offsets[i], offsets[i + 1])."""
+        offsets: npt.NDArray[np.int64] = self.images["offsets"].read().astype(np.int64)
+        if len(offsets) == 0 or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+            raise DamagedBundleError(self.path, f"/tokens/{self.name}/offsets", "does not ascend from 0")
+        for name, view in self.columns.items():
+            if len(view) != offsets[-1]:
+                raise DamagedBundleError(self.path, f"/tokens/{self.name}/columns/{name}", "does not match the offsets")
+        return offsets
+
+    def read(self, rows: Sequence[int]) -> list[ImageTokens]:
+        """Read the tokens of image rows, in the order asked for.
+
+        Rows are read in file order, whatever the order asked for: on a disk that is most of the time it takes.
+
+        Raises:
+            DamagedBundleError: a checksum does not match.
+        """
+        result: list[ImageTokens | None] = [None] * len(rows)
+        checksums = self.images["crc32"].read()
+        grids, statuses = self.images["grid"].read(), self.images["status"].read()
+        for place in sorted(range(len(rows)), key=lambda place: rows[place]):
+            row = rows[place]
+            if not 0 <= row < len(self):
+                result[place] = ImageTokens({})
+                continue
+            start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
+            columns = {name: view.read(start, stop) for name, view in self.columns.items()}
+            if stop > start and tokens_checksum(columns.values()) != int(checksums[row]):
+                raise DamagedBundleError(
+                    self.path, f"/tokens/{self.name}, image row {row}", "its checksum does not match; "
+                    "the file was damaged: restore a copy, or make it again from the photos"
+                )  # fmt: skip
+            grid = (int(grids[row][0]), int(grids[row][1]))
+            result[place] = ImageTokens(columns if stop > start else {}, grid, int(statuses[row]))
+        return [tokens for tokens in result if tokens is not None]

@@ -1,0 +1,127 @@
+"""Settings of every step, as frozen values: the command line and the library take their defaults from here.
+
+A settings value travels with what it made: it is written as JSON into the group of the bundle that it produced,
+read back by `from_json`, and unknown or ill-typed keys are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from imgrank.errors import SettingsError
+
+Pooling = Literal["auto", "cls", "mean", "gem"]
+Prune = Literal["divprune", "grid", "none"]
+TokenDtype = Literal["float16", "int8"]
+ScorerName = Literal["auto", "mllm", "maxsim", "geometric"]
+Task = Literal["object", "landmark", "artwork", "product"]
+Device = str  # "auto", "cpu", "cuda", "cuda:1", "mps"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of the settings values: JSON in, JSON out."""
+
+    def to_json(self) -> str:
+        """Return the settings as one line of JSON with sorted keys, so that equal settings give equal text."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            SettingsError: not a JSON object, an unknown key, or a value of another type than the field's.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise SettingsError(f"{cls.__name__}: not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise SettingsError(f"{cls.__name__}: expected a JSON object")
+        hints = typing.get_type_hints(cls)
+        for key, value in values.items():
+            if key not in hints:
+                raise SettingsError(f"{cls.__name__}: unknown key {key!r}; known: {', '.join(sorted(hints))}")
+            if not _fits(value, hints[key]):
+                raise SettingsError(f"{cls.__name__}: {key} cannot be {value!r}")
+        return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+@dataclass(frozen=True)
+class DecodeSettings(Settings):
+    """How photos become pixels."""
+
+    max_megapixels: float = 200.0  # of the stored image; 0 turns the limit off
+    workers: int = 0  # decoding threads; 0 takes one per core, at most 8
+
+
+@dataclass(frozen=True)
+class EncoderSettings(Settings):
+    """Which global descriptor, and how it is computed."""
+
+    model: str = "builtin"  # "builtin", or a Hugging Face id or folder
+    revision: str | None = None
+    pooling: Pooling = "auto"  # auto: the family's own (CLS for DINO, the projected embedding for CLIP and SigLIP)
+    image_size: int | None = None  # pixels; None: the model's own
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True)
+class GraphSettings(Settings):
+    """The HNSW graph (Malkov and Yashunin, arXiv:1603.09320)."""
+
+    m: int = 16  # links per node and upper level; the lowest level has 2 m
+    ef_construction: int = 200
+    seed: int = 100
+
+
+@dataclass(frozen=True)
+class TokenSettings(Settings):
+    """What of an image's visual tokens is kept."""
+
+    longer_side: int = 560  # pixels; the low-memory setting of arXiv:2604.13268
+    max_tokens: int = 1280  # visual tokens of one image before pruning
+    prune: Prune = "divprune"
+    keep: int = 96  # tokens kept by divprune
+    dtype: TokenDtype = "float16"
+
+
+@dataclass(frozen=True)
+class SearchSettings(Settings):
+    """The shortlist."""
+
+    top_k: int = 100
+    ef: int = 0  # candidates the graph search keeps; 0 takes max(2 k, 128)
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class RerankSettings(Settings):
+    """The second stage."""
+
+    top: int = 50  # candidates that are looked at again
+    lam: float = 0.5  # weight of the similarity; 1 - lam is the weight of the probability
+    scorer: ScorerName = "auto"
+    task: Task = "object"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

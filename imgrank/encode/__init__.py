@@ -1,0 +1,1 @@
+"""Pixels to global descriptors: one protocol (`base`), a table of names (`registry`), one module per library."""

@@ -1,0 +1,203 @@
+"""What every multimodal language model looks like to the rest of imgrank.
+
+This module knows no model family. Visual tokens are numpy arrays, so that the cache and the model stay apart; the
+sequences that enter the language model are torch tensors. A new family is one file with a class that has the
+members of `VisionLanguageModel`, and one line in `registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from imgrank.arrays import Pixels
+from imgrank.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class VisualTokens:
+    """The visual tokens of one photo, all of them or those that pruning kept.
+
+    Attributes:
+        vectors: (n, levels, hidden) float32 or float16. Level 0 is what the language model receives in place of the
+            image placeholder; further levels are added to the hidden states after its first layers (DeepStack,
+            arXiv:2406.04334).
+        positions: (n, 2) uint16, (row, column) of each token in the grid before pruning, in the order of the
+            sequence.
+        grid: (rows, columns) before pruning.
+
+    Raises:
+        InputError: the shapes or types do not fit together, or a position lies outside the grid.
+    """
+
+    vectors: npt.NDArray[np.floating[Any]]
+    positions: npt.NDArray[np.uint16]
+    grid: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 3 or self.vectors.dtype not in (np.float32, np.float16):
+            raise InputError(
+                "visual tokens must be (n, levels, hidden) float32 or float16, "
+                f"not {self.vectors.shape} {self.vectors.dtype}"
+            )
+        if self.positions.shape != (len(self.vectors), 2) or self.positions.dtype != np.uint16:
+            raise InputError(
+                f"positions of {len(self.vectors)} visual tokens must be ({len(self.vectors)}, 2) uint16, "
+                f"not {self.positions.shape} {self.positions.dtype}"
+            )
+        if len(self.positions) and (self.positions >= np.asarray(self.grid)).any():
+            raise InputError(f"a visual token lies outside its grid of {self.grid[0]} x {self.grid[1]}")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def take(self, kept: npt.ArrayLike) -> VisualTokens:
+        """Return the tokens at `kept` (indices or a mask), at their true positions in the same grid."""
+        kept = np.asarray(kept)
+        return VisualTokens(self.vectors[kept], self.positions[kept], self.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A stretch of the sequence that enters the language model: text, an image, or several of them joined.
+
+    Attributes:
+        inputs: (length, hidden), the model's dtype and device.
+        visual: (length,) bool, True where a row is a visual token.
+        deepstack: (levels - 1, visual rows, hidden); levels - 1 is 0 for models without DeepStack.
+        positions: (axes, length) int64 position ids, counted from the start of the segment. One axis for plain
+            rotary positions, three (time, row, column) for M-RoPE.
+        span: by how much the segment moves the position of what follows it. Pruning does not change it.
+    """
+
+    inputs: torch.Tensor
+    visual: torch.Tensor
+    deepstack: torch.Tensor
+    positions: torch.Tensor
+    span: int
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+class Prefix(Protocol):
+    """The state of the language model after the part of a prompt that all candidates share."""
+
+    @property
+    def length(self) -> int:
+        """Tokens in the prefix."""
+        ...
+
+
+class VisionLanguageModel(Protocol):
+    """A photo encoder and a language model, loaded and ready on one device.
+
+    The first group of members is for the cache, the second for prompts, the third for the scoring engine.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the user named it: a Hugging Face id or a folder."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Which weights: a commit hash, or a digest of a local folder. Tokens of two revisions do not mix."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """The architecture, as `model_type` in config.json names it."""
+        ...
+
+    @property
+    def hidden(self) -> int:
+        """Length of a token vector."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """Vectors per visual token: 1, and one more for each DeepStack level."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Everything else that decides the visual tokens, as JSON values."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where the weights are."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """The type the weights compute in: "float32", "float16" or "bfloat16"."""
+        ...
+
+    def encode(
+        self, images: Sequence[Pixels], *, longer_side: int, max_tokens: int
+    ) -> list[VisualTokens]:
+        """Compute the visual tokens of each photo, one photo at a time, so that the others never change them.
+
+        Args:
+            images: photos, each (height, width, 3) uint8 sRGB after the EXIF turn; the sizes may differ.
+            longer_side: pixels to which the longer side is reduced.
+            max_tokens: at most so many tokens for one photo.
+
+        Raises:
+            InputError: a photo has another shape or type, or the model gave NaN or infinite values.
+            SettingsError: `longer_side` or `max_tokens` is below 1.
+        """
+        ...
+
+    @property
+    def image_token(self) -> int:
+        """Id of the placeholder that stands for one image in what `tokenize` returns."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Write messages in the model's chat format, up to and including the header of the answer.
+
+        Args:
+            messages: [{"role", "content": [{"type": "text", "text"} or {"type": "image"}]}].
+
+        Returns:
+            text with exactly one image placeholder per image, wrapped as the family wraps an image.
+        """
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of text that may hold special tokens; nothing is added at its ends."""
+        ...
+
+    def text_segment(self, ids: Sequence[int]) -> Segment:
+        """Return text as the language model receives it."""
+        ...
+
+    def image_segment(self, tokens: VisualTokens) -> Segment:
+        """Return the visual tokens of one image as the language model receives them."""
+        ...
+
+    def prefill(self, segment: Segment) -> Prefix:
+        """Run what all candidates share, once."""
+        ...
+
+    def last_hidden(self, prefix: Prefix, suffixes: Sequence[Segment]) -> torch.Tensor:
+        """Run several suffixes, each as if it alone followed the prefix; the prefix stays as it was.
+
+        Returns:
+            (suffixes, hidden), the hidden state that would predict the token after each suffix.
+        """
+        ...
+
+    def answer_logits(self, hidden: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
+        """Return the (n, ids) float32 logits of a few tokens for (n, hidden) states."""
+        ...

@@ -1,0 +1,32 @@
+"""What is known of one photo file: the row that scanning makes and the bundle keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# The status of a photo is its index here, so this tuple only ever grows at its end.
+STATUS_NAMES = (
+    "ok",
+    "missing",  # no file at that path
+    "unreadable",  # the file cannot be opened, or is not a regular file
+    "not-an-image",
+    "truncated",
+    "too-large",  # beyond --max-megapixels
+    "no-decoder",  # a known format whose decoder is not installed
+    "out-of-memory",
+    "removed",  # taken out of the collection; its row stays until the bundle is compacted
+)
+OK = 0
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One photo file, decoded or not."""
+
+    path: bytes  # as given, or relative to a bundle's root
+    size: int  # bytes
+    mtime_ns: int  # nanoseconds since 1970
+    digest: bytes  # 16 bytes, BLAKE2b of the content; zeros when it could not be read
+    width: int  # pixels after the EXIF turn; 0 when not decoded
+    height: int
+    status: int  # index into STATUS_NAMES

@@ -1,0 +1,1 @@
+"""The second stage: scores of (query, candidate) pairs, and the order that follows from them."""

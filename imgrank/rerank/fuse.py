@@ -1,0 +1,67 @@
+"""One order from similarity and probability.
+
+score = lambda * similarity + (1 - lambda) * probability for the re-ranked candidates and lambda * similarity for the
+rest (arXiv:2604.13268, section 4, with lambda = 0.5). The paper states the sum for the re-ranked ones only; the second
+part is ours: a probability is at least 0, so the list as a whole stays in order of its scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from imgrank.errors import SettingsError
+from imgrank.rerank.base import PairScores
+from imgrank.results import Hit, Ranking, renumber
+
+
+def fuse(ranking: Ranking, scores: PairScores, *, lam: float, scorer: str) -> Ranking:
+    """Re-order the head of a ranking by fused scores.
+
+    Args:
+        ranking: hits in shortlist order.
+        scores: of the first k hits, in their order.
+        lam: weight of the similarity, in [0, 1].
+        scorer: name that the re-ranked records carry.
+
+    Returns:
+        The same hits; the re-ranked ones come first, ties go to the higher similarity and then to the lower id.
+    """
+    check_lambda(lam)
+    k = len(scores.values)
+    head = []
+    for place, hit in enumerate(ranking.hits[:k]):
+        value = scores.values[place]
+        logit = None if scores.logits is None else float(scores.logits[place])
+        head.append(
+            replace(
+                hit,
+                score=_weighted(hit.similarity, float(value), lam),
+                scorer=scorer,
+                probability=float(value) if logit is not None else None,
+                logit=logit,
+            )
+        )
+    tail = [replace(hit, score=_weighted(hit.similarity, 0.0, lam)) for hit in ranking.hits[k:]]
+    return renumber(ranking.query, [*in_order(head), *tail])
+
+
+def in_order(hits: Sequence[Hit]) -> list[Hit]:
+    """Sort hits by score; ties by similarity, then by id."""
+    return sorted(hits, key=lambda hit: (-hit.score, -hit.similarity, hit.id))
+
+
+def check_lambda(lam: float) -> None:
+    """Refuse a weight outside [0, 1].
+
+    Raises:
+        SettingsError: it is.
+    """
+    if not 0.0 <= lam <= 1.0:
+        raise SettingsError(f"--lambda {lam}: the weight of the similarity is between 0 and 1")
+
+
+def _weighted(similarity: float, value: float, lam: float) -> float:
+    return float(np.float32(lam * float(np.float32(similarity)) + (1.0 - lam) * float(np.float32(value))))

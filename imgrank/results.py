@@ -1,0 +1,206 @@
+"""Ranked hits: the one record that `search` writes and `rerank` reads, and its text forms.
+
+A hit says `schema_version, query, rank, id, path, score, similarity`, and after re-ranking also `scorer`, and
+`probability` and `logit` where that scorer defines them. Numbers are float32 and written with the fewest digits that
+read back as the same float32, so a ranking survives a pipe bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import numpy as np
+
+from imgrank.errors import RecordError
+
+SCHEMA_VERSION = 1
+FORMATS = ("table", "jsonl", "tsv", "trec", "paths")
+MAX_LINE = 2**20  # bytes of one record; a longer line is refused before it is parsed
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One database photo in the ranking of one query."""
+
+    query: bytes  # path of the query photo, as given
+    rank: int  # 1 for the best
+    id: int  # of the photo in the bundle
+    path: bytes  # that can be opened from the working directory
+    score: float  # what the list is ordered by
+    similarity: float  # cosine of the two descriptors
+    scorer: str | None = None  # set for re-ranked hits
+    probability: float | None = None  # of "same", in [0, 1]
+    logit: float | None = None  # z_same - z_different
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record's fields in their documented order; absent ones are left out."""
+        record: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "query": os.fsdecode(self.query),
+            "rank": self.rank,
+            "id": self.id,
+            "path": os.fsdecode(self.path),
+            "score": _short(self.score),
+            "similarity": _short(self.similarity),
+        }
+        if self.scorer is not None:
+            record["scorer"] = self.scorer
+        if self.probability is not None:
+            record["probability"] = _short(self.probability)
+        if self.logit is not None:
+            record["logit"] = _short(self.logit)
+        return record
+
+    def to_json(self) -> str:
+        """Return the record as one line of ASCII JSON; undecodable bytes of a name are lone surrogates."""
+        return json.dumps(self.to_dict())
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The hits of one query, best first."""
+
+    query: bytes
+    hits: tuple[Hit, ...]
+
+
+def _short(value: float) -> float:
+    """Return the float64 with the shortest decimal form that rounds to the same float32."""
+    return float(str(np.float32(value)))
+
+
+def encode_hits(ranking: Ranking, form: str, *, nul: bool = False, tag: str = "imgrank") -> bytes:
+    """Return a ranking as lines of one of the formats but `table`.
+
+    Args:
+        ranking: hits of one query.
+        form: "jsonl", "tsv", "trec" or "paths".
+        nul: end each record with NUL instead of a newline (for `paths`, any name then survives).
+        tag: run name in TREC lines.
+    """
+    end = b"\0" if nul else b"\n"
+    lines: list[bytes] = []
+    for hit in ranking.hits:
+        if form == "jsonl":
+            lines.append(hit.to_json().encode())
+        elif form == "paths":
+            lines.append(hit.path)
+        elif form == "trec":
+            score = str(_short(hit.score))
+            lines.append(f"{trec_id(hit.query)} Q0 {trec_id(hit.path)} {hit.rank} {score} {tag}".encode())
+        else:
+            fields = [hit.score, hit.similarity, hit.probability, hit.logit]
+            numbers = ["" if value is None else str(_short(value)) for value in fields]
+            text = [_escaped(hit.query), str(hit.rank).encode(), str(hit.id).encode(), _escaped(hit.path)]
+            lines.append(b"\t".join([*text, *(number.encode() for number in numbers), (hit.scorer or "").encode()]))
+    return b"".join(line + end for line in lines)
+
+
+TSV_HEADER = b"query\trank\tid\tpath\tscore\tsimilarity\tprobability\tlogit\tscorer\n"
+
+
+def _escaped(name: bytes) -> bytes:
+    """Escape what would break a tab-separated line, as C does."""
+    return (
+        name.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    )  # fmt: skip
+
+
+def trec_id(name: bytes) -> str:
+    """Return a name without white space for a TREC run or qrels; percent-encoding, undone by `from_trec_id`."""
+    return quote_from_bytes(name, safe="/!#$&'()*+,:;=?@[]~\"<>\\^`{|}")
+
+
+def from_trec_id(text: str) -> bytes:
+    """Return the name that `trec_id` encoded."""
+    return unquote_to_bytes(text)
+
+
+def read_rankings(stream: BinaryIO, *, source: str = "standard input") -> Iterator[Ranking]:
+    """Read the JSON lines that `search` writes, or a TREC run, one query at a time as its lines come in.
+
+    Lines of one query must be neighbours. A TREC run gives hits with id -1, whose paths are as written there and whose
+    similarity is the run's score.
+
+    Raises:
+        RecordError: a line is neither, has an ill-typed field, or a query comes back after another one.
+    """
+    seen: set[bytes] = set()
+    current: bytes | None = None
+    hits: list[Hit] = []
+    for number, line in enumerate(_lines(stream, source), 1):
+        if not line.strip():
+            continue
+        hit = (
+            _hit_of_json(line, source, number) if line.lstrip().startswith(b"{") else _hit_of_trec(line, source, number)
+        )
+        if hit.query != current:
+            if current is not None:
+                yield Ranking(current, tuple(sorted(hits, key=lambda hit: hit.rank)))
+            if hit.query in seen:
+                raise RecordError(
+                    source, number, f"query {os.fsdecode(hit.query)!r} comes back; sort the lines by query"
+                )
+            seen.add(hit.query)
+            current, hits = hit.query, []
+        hits.append(hit)
+    if current is not None:
+        yield Ranking(current, tuple(sorted(hits, key=lambda hit: hit.rank)))
+
+
+def _lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
+    number = 0
+    while line := stream.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise RecordError(source, number, f"longer than {MAX_LINE} bytes; is this the output of `imgrank search`?")
+        yield line
+
+
+def _hit_of_json(line: bytes, source: str, number: int) -> Hit:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise RecordError(source, number, f"not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise RecordError(source, number, "not a JSON object")
+    version = record.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise RecordError(source, number, f"schema_version {version!r}; this imgrank reads up to {SCHEMA_VERSION}")
+
+    def field(name: str, *types: type) -> Any:
+        value = record.get(name)
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise RecordError(source, number, f"{name} is {value!r}; expected the records that `imgrank search` writes")
+        return value
+
+    return Hit(
+        query=os.fsencode(field("query", str)),
+        rank=field("rank", int),
+        id=field("id", int),
+        path=os.fsencode(field("path", str)),
+        score=float(field("score", int, float)),
+        similarity=float(field("similarity", int, float)),
+    )
+
+
+def _hit_of_trec(line: bytes, source: str, number: int) -> Hit:
+    parts = line.split()
+    if len(parts) != 6:
+        raise RecordError(source, number, "neither JSON nor a TREC run line (query Q0 document rank score tag)")
+    try:
+        rank, score = int(parts[3]), float(parts[4])
+    except ValueError as error:
+        raise RecordError(source, number, f"rank or score is not a number: {error}") from error
+    query, path = (from_trec_id(parts[place].decode("ascii", "replace")) for place in (0, 2))
+    return Hit(query=query, rank=rank, id=-1, path=path, score=score, similarity=score)
+
+
+def renumber(query: bytes, hits: Iterable[Hit]) -> Ranking:
+    """Return hits in the order given, ranked from 1."""
+    return Ranking(query, tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)))
