@@ -125,3 +125,24 @@ class RerankSettings(Settings):
     scorer: ScorerName = "auto"
     task: Task = "object"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named pair of models."""
+
+    encoder: str
+    mllm: str | None  # None: the built-in local features and the geometric scorer
+    gpu_memory: int  # bytes of GPU memory that run both with room for a chunk; 0 runs anywhere
+    note: str
+
+
+PRESETS = {
+    "fast": Preset("builtin", None, 0, "no download, runs on any CPU"),
+    "best": Preset(
+        "google/siglip2-so400m-patch14-384",
+        "Qwen/Qwen3-VL-8B-Instruct",
+        24 * 2**30,
+        "downloads about 20 GB; wants a GPU with 24 GB",
+    ),
+}

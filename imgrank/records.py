@@ -14,6 +14,7 @@ STATUS_NAMES = (
     "too-large",  # beyond --max-megapixels
     "no-decoder",  # a known format whose decoder is not installed
     "out-of-memory",
+    "changed",  # another content than the one that was embedded
     "removed",  # taken out of the collection; its row stays until the bundle is compacted
 )
 OK = 0

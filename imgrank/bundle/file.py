@@ -29,7 +29,7 @@ from imgrank.bundle.provenance import (
     text_attribute,
 )
 from imgrank.bundle.storage import ReadFile, ShadowFile, recover
-from imgrank.bundle.table import ColumnView, create_columns, same_length, view_columns
+from imgrank.bundle.table import ColumnView, append, create_columns, same_length, view_columns
 from imgrank.bundle.tokens import TokenColumn, TokenTable
 from imgrank.errors import DamagedBundleError, FormatVersionError, MissingGroupError, NotABundleError
 
@@ -223,7 +223,9 @@ def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | No
             raise DamagedBundleError(path, f"/{layout.GRAPH}/{name}", "is not an integer array")
         views |= view_columns(file, group, [layout.Column(name, dataset.dtype.str, dataset.shape[1:])])
         checksums[name] = int(dataset.attrs["crc32"])
-    return GraphTable(path, provenance, views, checksums)
+    own = {layout.VERSION_ATTRIBUTE, *layout.PROVENANCE_ATTRIBUTES}
+    numbers = {name: int_attribute(path, group, name) for name in list(group.attrs)[:64] if name not in own}
+    return GraphTable(path, provenance, views, numbers, checksums)
 
 
 def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Iterator[tuple[str, TokenTable]]:
@@ -276,7 +278,7 @@ def create(path: str | os.PathLike[str], *, root: bytes) -> None:
         images.attrs["next-id"] = np.uint64(0)
         images.attrs["root"] = np.frombuffer(root, dtype=np.uint8)
         create_columns(images, layout.IMAGE_COLUMNS)
-        images["path-offsets"].resize(1, axis=0)  # the first offset is 0
+        append(images["path-offsets"], [0])  # the first row of n + 1
     with incoming.open("rb") as file:
         os.fsync(file.fileno())
     incoming.replace(path)

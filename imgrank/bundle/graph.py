@@ -31,6 +31,9 @@ def write_graph(root: h5py.File, arrays: Mapping[str, npt.NDArray[Any]], provena
     """
     group = root.create_group(_INCOMING)
     for name, array in arrays.items():
+        if array.ndim == 0:
+            group.attrs[name] = array
+            continue
         column = layout.Column(name, array.dtype.newbyteorder("<").str, array.shape[1:], layout.LARGE_CHUNK)
         create_columns(group, [column])
         append(group[name], array)
@@ -48,10 +51,11 @@ class GraphTable:
     path: Path
     provenance: Provenance
     columns: dict[str, ColumnView]
+    numbers: dict[str, int]  # what is a single number, kept as attributes
     checksums: dict[str, int]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Read all arrays.
+        """Read all arrays; numbers come as arrays without axes.
 
         Raises:
             DamagedBundleError: one does not match its checksum.
@@ -64,4 +68,4 @@ class GraphTable:
                     f"/graph/{name}",
                     "does not match its checksum; run `imgrank index` to build it again",
                 )
-        return arrays
+        return arrays | {name: np.array(number, dtype=np.int64) for name, number in self.numbers.items()}

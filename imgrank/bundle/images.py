@@ -46,6 +46,12 @@ def append_images(root: h5py.File, records: Sequence[ImageRecord]) -> Ids:
     return ids
 
 
+def mark_images(root: h5py.File, rows: Sequence[int], status: int) -> None:
+    """Set the status of rows inside a transaction."""
+    for row in rows:
+        root[layout.IMAGES]["status"][row] = status
+
+
 def row_checksum(image_id: int, record: ImageRecord) -> int:
     """Return the CRC32 of one row: id, size, mtime-ns, width, height (little-endian), digest, path.
 

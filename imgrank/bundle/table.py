@@ -43,9 +43,7 @@ def append(dataset: h5py.Dataset, rows: npt.ArrayLike) -> None:
 
 
 def append_ragged(offsets: h5py.Dataset, lengths: npt.ArrayLike) -> None:
-    """Add the ends of new ragged rows to an offsets column, whose first row is 0."""
-    if offsets.shape[0] == 0:
-        append(offsets, [0])
+    """Add the ends of new ragged rows to an offsets column, which begins with a row of 0."""
     last = int(offsets[-1])
     append(offsets, last + np.cumsum(np.asarray(lengths, dtype=np.uint64), dtype=np.uint64))
 

@@ -65,8 +65,8 @@ def find_checkpoint(
         SettingsError: a revision of a folder.
         MissingModelError: no such model, no network, or a file is missing or unreadable; the message names it.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    if is_folder(name):
+        folder = Path(name).expanduser()
         if revision is not None:
             raise SettingsError(f"{name!r} is a folder, which has no revision {revision!r}; leave the revision out")
         config = _read_json(name, folder, "config.json")
@@ -79,6 +79,11 @@ def find_checkpoint(
     folder = _from_hub(name, folder.name, _FILES)  # the cache names a snapshot's folder after its commit
     _weight_files(name, folder)
     return Checkpoint(name, folder, folder.name, config, _preprocessor(name, folder))
+
+
+def is_folder(name: str) -> bool:
+    """Tell whether a model's name is a folder on this machine; a folder goes before a hub id of the same name."""
+    return name != "" and Path(name).expanduser().is_dir()
 
 
 def digest_of(folder: Path, weights: list[Path]) -> str:
@@ -188,7 +193,11 @@ def _network_error() -> type[Exception]:
 @contextmanager
 def _no_bars_in_pipes() -> Iterator[None]:
     """Draw no download bar where standard error is not a terminal, and leave the setting as it was."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     asked = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is not None
     if asked or are_progress_bars_disabled() or sys.stderr.isatty():

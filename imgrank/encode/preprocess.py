@@ -153,7 +153,8 @@ class Patches:
         Returns:
             (most, patch * patch * 3) float32, the photo's patches row by row and then zeros; its (rows, columns).
         """
-        rows, columns = naflex_grid(*photo.shape[:2], self.patch, self.most)
+        height, width = photo.shape[:2]
+        rows, columns = naflex_grid(height, width, self.patch, self.most)
         resized = resize(photo, rows * self.patch, columns * self.patch, self.resample)
         values = normalize(resized, self.mean, self.std, self.scale)
         # (3, rows, patch, columns, patch) -> (rows, columns, patch, patch, 3): the channel varies fastest.
@@ -182,26 +183,32 @@ def naflex_grid(height: int, width: int, patch: int, most: int) -> tuple[int, in
     exactly; transformers bisects to 1e-5 instead, which can miss a step that is nearer than that.
 
     Args:
-        height, width: of the photo, in pixels, at least 1.
+        height: of the photo, in pixels, at least 1.
+        width: of the photo, in pixels, at least 1.
         patch: side of a patch in pixels.
         most: largest number of patches, at least 1.
     """
     rows, columns = _ceil(height * _NAFLEX_SCALE_LIMIT, patch), _ceil(width * _NAFLEX_SCALE_LIMIT, patch)
     if rows * columns <= most:
         return rows, columns
-    grids = []
-    for side in (height, width):
-        # `count` patches along this side, a scale of count * patch / side; more patches never make the other side less.
-        low, high = 0, most
-        while low < high:
-            count = (low + high + 1) // 2
-            fits = _ceil(height * count, side) * _ceil(width * count, side) <= most
-            low, high = (count, high) if fits else (low, count - 1)
-        grids.append((low, side))
-    (by_height, _), (by_width, _) = grids
-    # The larger of the scales by_height / height and by_width / width; along the longer side one patch always fits.
-    count, side = grids[0] if by_height * width >= by_width * height else grids[1]
-    return _ceil(height * count, side), _ceil(width * count, side)
+    most_rows = _most_along(height, height, width, most)
+    most_columns = _most_along(width, height, width, most)
+    # The larger of two scales, most_rows * patch / height and most_columns * patch / width.
+    if most_rows * width >= most_columns * height:
+        return most_rows, _ceil(width * most_rows, height)
+    return _ceil(height * most_columns, width), most_columns
+
+
+def _most_along(side: int, height: int, width: int, most: int) -> int:
+    """Return how many patches can lie along `side`, one of the two, so that the whole grid has at most `most`."""
+    low, high = 0, most
+    while low < high:  # bisection: more patches along one side never make the grid smaller
+        count = (low + high + 1) // 2
+        if _ceil(height * count, side) * _ceil(width * count, side) <= most:
+            low = count
+        else:
+            high = count - 1
+    return low
 
 
 def _ceil(above: int, below: int) -> int:
@@ -329,4 +336,3 @@ def _keeping_proportions(height: int, width: int, shorter: int) -> tuple[int, in
     if height <= width:
         return shorter, int(shorter * width / height)
     return int(shorter * height / width), shorter
-

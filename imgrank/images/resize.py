@@ -107,9 +107,7 @@ def center_crop(pixels: Pixels, height: int, width: int) -> Pixels:
     return pixels[top : top + height, left : left + width]
 
 
-def normalize(
-    pixels: Pixels, mean: Sequence[float], std: Sequence[float], scale: float = 1 / 255
-) -> Floats:
+def normalize(pixels: Pixels, mean: Sequence[float], std: Sequence[float], scale: float = 1 / 255) -> Floats:
     """Return (pixels * scale - mean) / std, channels first.
 
     Args:

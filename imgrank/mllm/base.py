@@ -142,9 +142,7 @@ class VisionLanguageModel(Protocol):
         """The type the weights compute in: "float32", "float16" or "bfloat16"."""
         ...
 
-    def encode(
-        self, images: Sequence[Pixels], *, longer_side: int, max_tokens: int
-    ) -> list[VisualTokens]:
+    def encode(self, images: Sequence[Pixels], *, longer_side: int, max_tokens: int) -> list[VisualTokens]:
         """Compute the visual tokens of each photo, one photo at a time, so that the others never change them.
 
         Args:
@@ -153,7 +151,8 @@ class VisionLanguageModel(Protocol):
             max_tokens: at most so many tokens for one photo.
 
         Raises:
-            InputError: a photo has another shape or type, or the model gave NaN or infinite values.
+            InputError: a photo has another shape or type.
+            ImgrankError: the model gave NaN or infinite values.
             SettingsError: `longer_side` or `max_tokens` is below 1.
         """
         ...

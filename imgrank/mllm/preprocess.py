@@ -1,6 +1,6 @@
 """Photos to the patches that a vision tower with a free grid receives (Qwen2-VL's way, arXiv:2409.12191).
 
-Knows sizes and numbers, no weights. Resizing is bicubic with antialiasing, rounded to uint8, close to Pillow's.
+Knows sizes and numbers, no weights.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 
 from imgrank.arrays import Pixels
 from imgrank.errors import InputError, SettingsError
+from imgrank.images.resize import normalize, resize
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,7 @@ def token_grid(
         SettingsError: `longer_side` or `max_tokens` is below 1.
     """
     if longer_side < 1 or max_tokens < 1:
-        raise SettingsError(
-            f"longer side ({longer_side} pixels) and visual tokens ({max_tokens}) must be at least 1"
-        )
+        raise SettingsError(f"longer side ({longer_side} pixels) and visual tokens ({max_tokens}) must be at least 1")
     side = settings.token_side
     scale = min(1.0, longer_side / max(height, width))
     scale = max(scale, min(math.sqrt(settings.min_pixels / (height * width)), longer_side / max(height, width)))
@@ -82,10 +81,8 @@ def patches(image: Pixels, rows: int, columns: int, settings: PatchSettings) -> 
     """
     check_pixels(image)
     patch, merge = settings.patch, settings.merge
-    pixels = _resized(image, rows * settings.token_side, columns * settings.token_side)
-    mean = torch.tensor(settings.mean, dtype=torch.float32)[:, None, None]
-    std = torch.tensor(settings.std, dtype=torch.float32)[:, None, None]
-    pixels = (pixels.float() / 255.0 - mean) / std  # (3, height, width)
+    resized = resize(image, rows * settings.token_side, columns * settings.token_side, "bicubic")
+    pixels = torch.from_numpy(normalize(resized, settings.mean, settings.std))  # (3, height, width)
     blocks = pixels.reshape(3, rows, merge, patch, columns, merge, patch)
     blocks = blocks.permute(1, 4, 2, 5, 0, 3, 6)  # (rows, columns, merge, merge, 3, patch, patch)
     blocks = blocks.unsqueeze(5).expand(*blocks.shape[:5], settings.frames, patch, patch)
@@ -100,11 +97,3 @@ def check_pixels(image: Pixels) -> None:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(f"a photo must be (height, width, 3) uint8, not {image.shape} {image.dtype}")
-
-
-def _resized(image: Pixels, height: int, width: int) -> torch.Tensor:
-    """Return (3, height, width) uint8."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if image.shape[:2] == (height, width):
-        return pixels
-    return torch.nn.functional.interpolate(pixels[None], size=(height, width), mode="bicubic", antialias=True)[0]

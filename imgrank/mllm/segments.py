@@ -29,9 +29,7 @@ def follow(segments: Sequence[Segment], start: int = 0) -> Segment:
 
 def side_by_side(segments: Sequence[Segment], start: int) -> Segment:
     """Join segments that all begin at the same position, as the candidates after one prefix do."""
-    return _joined(
-        segments, [segment.positions + start for segment in segments], max(s.span for s in segments)
-    )
+    return _joined(segments, [segment.positions + start for segment in segments], max(s.span for s in segments))
 
 
 def _joined(segments: Sequence[Segment], positions: list[torch.Tensor], span: int) -> Segment:

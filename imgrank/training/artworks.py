@@ -73,14 +73,18 @@ def _landscape(rng: Generator, colours: Floats, width: int, height: int) -> Pixe
     for layer in range(5):
         line = fractal(rng, 2, len(columns), slope=1.6)[0] * height * 0.05
         line = line + height * (0.4 + 0.12 * layer)
-        shape = [(0.0, float(height)), *zip(columns.tolist(), line.tolist(), strict=True), (float(width), float(height))]
+        shape = [
+            (0.0, float(height)),
+            *zip(columns.tolist(), line.tolist(), strict=True),
+            (float(width), float(height)),
+        ]
         draw.polygon(shape, fill=as_colour(colours[layer % len(colours)], 1.1 - 0.13 * layer))
         for _ in range(int(rng.integers(2, 12))):
             i = int(rng.integers(len(columns)))
             tx, ty, size = float(columns[i]), float(line[i]), (0.02 + 0.02 * layer) * height * rng.uniform(0.6, 1.8)
             if rng.uniform() < 0.3:
                 wall = as_colour(colours[-1], 1.2)
-                draw.rectangle((tx - size, ty - size, tx + size, ty + size * 0.4), fill=wall)
+                glyphs.block(draw, (tx - size, ty - size, tx + size, ty + size * 0.4), fill=wall)
                 roof = (tx - size * 1.2, ty - size, tx, ty - size * 1.9, tx + size * 1.2, ty - size)
                 draw.polygon(roof, fill=as_colour(colours[1], 0.6))
             else:
@@ -125,7 +129,7 @@ def _portrait(rng: Generator, colours: Floats, width: int, height: int) -> Pixel
     oval(cx + gaze * a, cy + 0.55 * b, a * rng.uniform(0.2, 0.4), b * rng.uniform(0.04, 0.1), (150, 60, 60))
     if rng.uniform() < 0.5:
         oval(cx, cy - 0.95 * b, a * rng.uniform(1.2, 2.2), b * 0.18, as_colour(colours[5]))
-        draw.rectangle((cx - 0.9 * a, cy - 1.6 * b, cx + 0.9 * a, cy - 0.95 * b), fill=as_colour(colours[5], 0.8))
+        glyphs.block(draw, (cx - 0.9 * a, cy - 1.6 * b, cx + 0.9 * a, cy - 0.95 * b), fill=as_colour(colours[5], 0.8))
     return np.asarray(canvas)
 
 
@@ -170,7 +174,7 @@ def ornament(rng: Generator, colours: Floats, width: int, height: int) -> Image.
         cut.polygon([v * side for v in shield], fill=255)
         for quarter in range(4):
             x, y = (quarter % 2) * c, (quarter // 2) * c
-            draw.rectangle((x, y, x + c, y + c), fill=inks[int(rng.integers(len(inks)))])
+            glyphs.block(draw, (x, y, x + c, y + c), fill=inks[int(rng.integers(len(inks)))])
             glyphs.logo(canvas, (int(x + 0.15 * c), int(y + 0.1 * c), int(x + 0.9 * c), int(y + 0.85 * c)), rng, inks)
     radius = c
     while radius > 0.08 * c and (form < 2 or radius == c):
@@ -200,8 +204,10 @@ def ornament(rng: Generator, colours: Floats, width: int, height: int) -> Image.
         radius *= rng.uniform(0.72, 0.94)
     if form == 2 and rng.uniform() < 0.7:
         band = (int(0.1 * side), int(0.42 * side), int(0.9 * side), int(0.58 * side))
-        draw.rectangle(band, fill=inks[1])
-        glyphs.headline(canvas, band, rng, glyphs.title(rng), as_colour(colours[1], 0.3 if colours[1].mean() > 110 else 2.5))
+        glyphs.block(draw, band, fill=inks[1])
+        glyphs.headline(
+            canvas, band, rng, glyphs.title(rng), as_colour(colours[1], 0.3 if colours[1].mean() > 110 else 2.5)
+        )
     pixels = np.asarray(canvas, dtype=np.float32)
     grey = blurred(pixels.mean(axis=2) * np.float32(0.04), 2)
     wear = fractal(rng, side, side, slope=1.0)
@@ -226,7 +232,9 @@ def figure(rng: Generator, colours: Floats, width: int, height: int) -> Image.Im
         radii = size * rng.uniform(0.05, 0.2 if i else 0.3, 3)
         step = rng.normal(0, 1, 3) * size * (0.0 if i == 0 else 0.16)
         centre = start + step
-        centre[:2] = np.clip(centre[:2], [radii.max() * 1.1] * 2, [width - radii.max() * 1.1, height - radii.max() * 1.1])
+        centre[:2] = np.clip(
+            centre[:2], [radii.max() * 1.1] * 2, [width - radii.max() * 1.1, height - radii.max() * 1.1]
+        )
         centres.append(centre)
         turn = rng.uniform(0, np.pi)
         for flip in (False, True) if mirrored and i else (False,):

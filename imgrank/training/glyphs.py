@@ -6,6 +6,7 @@ invented characters for scripts that the font lacks. The words are made of rando
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,18 @@ _NUCLEI = "a e i o u a e i o ai ea ee ie oa oo ou y".split()
 _CODAS = ["", "", "", "n", "r", "l", "s", "t", "m", "x", "nd", "rt", "st", "ck"]
 
 
+def block(
+    draw: ImageDraw.ImageDraw,
+    box: Sequence[float],
+    fill: Fill | None = None,
+    outline: Fill | None = None,
+    width: int = 1,
+) -> None:
+    """Fill a rectangle; one that is turned inside out by rounding or by a small size is left out."""
+    if box[2] >= box[0] and box[3] >= box[1]:
+        draw.rectangle((box[0], box[1], box[2], box[3]), fill, outline, width)
+
+
 @lru_cache(maxsize=64)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return Pillow's own font at `size` pixels."""
@@ -31,9 +44,7 @@ def word(rng: Generator, syllables: int | None = None) -> str:
     """Make up a word."""
     count = int(rng.integers(1, 4)) if syllables is None else syllables
     picks = rng.integers(0, 1000, (count, 3))
-    parts = (
-        _ONSETS[a % len(_ONSETS)] + _NUCLEI[b % len(_NUCLEI)] + _CODAS[c % len(_CODAS)] for a, b, c in picks
-    )
+    parts = (_ONSETS[a % len(_ONSETS)] + _NUCLEI[b % len(_NUCLEI)] + _CODAS[c % len(_CODAS)] for a, b, c in picks)
     return "".join(parts)
 
 
@@ -66,9 +77,7 @@ def text_mask(
     ImageDraw.Draw(mask).text((-left + (lean if slant < 0 else 0), -top), text, 255, face, stroke_width=stroke)
     if slant:
         shift = -slant * height if slant > 0 else 0.0
-        mask = mask.transform(
-            mask.size, Image.Transform.AFFINE, (1, slant, shift, 0, 1, 0), Image.Resampling.BILINEAR
-        )
+        mask = mask.transform(mask.size, Image.Transform.AFFINE, (1, slant, shift, 0, 1, 0), Image.Resampling.BILINEAR)
     if stretch != 1.0:
         mask = mask.resize((max(1, round(mask.width * stretch)), mask.height), Image.Resampling.BILINEAR)
     if turn:
@@ -101,7 +110,6 @@ def headline(
     at = (box[0] + (width - fit[0]) // 2, box[1] + (height - fit[1]) // 2)
     if outline is not None:
         grown = text_mask(text, size, stroke=stroke + max(1, size // 9), slant=slant, turn=turn)
-        big = (round(fit[0] * grown.width / max(1, mask.width) ** 1.0), fit[1])
         big = (fit[0] + max(2, size // 5), fit[1] + max(2, size // 5))
         grown = grown.resize(big, Image.Resampling.BILINEAR)
         canvas.paste(outline, (at[0] - (big[0] - fit[0]) // 2, at[1] - (big[1] - fit[1]) // 2), grown)

@@ -63,7 +63,7 @@ def fractal(
         field = field + weight * rng.standard_normal(shape, dtype=np.float32)
     if (rows, columns) != (height, width):
         field = resized(field, height, width)
-    return (field - field.mean()) / (field.std() + np.float32(1e-6))
+    return np.asarray((field - field.mean()) / (field.std() + np.float32(1e-6)), dtype=np.float32)
 
 
 def periodic(rng: Generator, size: int, *, slope: float, stretch: float = 1.0) -> Floats:
@@ -74,7 +74,7 @@ def periodic(rng: Generator, size: int, *, slope: float, stretch: float = 1.0) -
     radius[0, 0] = 1.0
     phases = rng.uniform(0, 2 * np.pi, radius.shape)
     field = np.fft.irfft2(np.exp(1j * phases) * radius**-slope, s=(size, size)).astype(np.float32)
-    return (field - field.mean()) / (field.std() + np.float32(1e-6))
+    return np.asarray((field - field.mean()) / (field.std() + np.float32(1e-6)), dtype=np.float32)
 
 
 def ramp(values: Floats, colours: npt.ArrayLike) -> Floats:
@@ -91,7 +91,7 @@ def ramp(values: Floats, colours: npt.ArrayLike) -> Floats:
     positions = np.linspace(0, 255, len(stops))
     table = np.stack([np.interp(np.arange(256), positions, stops[:, c]) for c in range(3)], axis=1)
     index = np.clip(values * np.float32(51) + np.float32(127.5), 0, 255).astype(np.uint8)
-    return table.astype(np.float32)[index]
+    return np.asarray(table.astype(np.float32)[index])
 
 
 def palette(rng: Generator, count: int, *, vivid: float = 0.5) -> Floats:
@@ -105,13 +105,18 @@ def palette(rng: Generator, count: int, *, vivid: float = 0.5) -> Floats:
     Returns:
         (count, 3) float32 in [0, 255].
     """
-    hue = rng.uniform()
+    # Warm hues, greens and blues are common in photos, violet is rare.
+    hue = float(rng.choice([0.01, 0.05, 0.08, 0.11, 0.14, 0.26, 0.35, 0.55, 0.6, rng.uniform()])) + rng.normal(0, 0.02)
     colours = []
     for _ in range(count):
-        turn = rng.choice([0.0, 0.0, 0.08, -0.08, 0.33, 0.5, rng.uniform()])
-        saturation = float(np.clip(rng.beta(2, 2) * (0.35 + 0.9 * vivid), 0, 1))
+        turn = rng.choice([0.0, 0.0, 0.06, -0.06, 0.5, rng.normal(0, 0.2)])
+        saturation = float(np.clip(rng.beta(1.6, 2.2) * (0.35 + 0.9 * vivid), 0, 1))
         value = float(np.clip(rng.beta(2.0, 1.6), 0.06, 0.98))
-        colours.append(colorsys.hsv_to_rgb((hue + turn + rng.normal(0, 0.02)) % 1.0, saturation, value))
+        shade = (hue + turn + rng.normal(0, 0.02)) % 1.0
+        spare = float(rng.uniform(0, 0.12))
+        if (0.7 < shade < 0.96 and rng.uniform() < 0.75) or (0.27 < shade < 0.5 and rng.uniform() < 0.4):
+            shade = spare  # violets, and half of the greens, give way to reds and browns
+        colours.append(colorsys.hsv_to_rgb(shade, saturation, value))
     return np.asarray(colours, dtype=np.float32) * np.float32(255)
 
 
@@ -146,7 +151,7 @@ def relief(height_map: Floats, angle: float, strength: float) -> Floats:
     right[:, 1:-1] = (height_map[:, 2:] - height_map[:, :-2]) * np.float32(0.5)
     right[:, 0], right[:, -1] = right[:, 1], right[:, -2]
     slope = down * np.float32(np.sin(angle)) + right * np.float32(np.cos(angle))
-    return np.clip(np.float32(1) - np.float32(strength) * slope, 0.2, 1.9)
+    return np.asarray(np.clip(np.float32(1) - np.float32(strength) * slope, 0.2, 1.9), dtype=np.float32)
 
 
 def to_pixels(image: npt.ArrayLike) -> Pixels:

@@ -107,12 +107,14 @@ def _swooshes(draw: ImageDraw.ImageDraw, rng: Generator, inks: list[Colour], wid
         kind = rng.integers(4)
         y = rng.uniform(0, height)
         if kind == 0:
-            draw.rectangle((0, y, width, y + rng.uniform(0.02, 0.3) * height), fill=ink)
+            glyphs.block(draw, (0, y, width, y + rng.uniform(0.02, 0.3) * height), fill=ink)
         elif kind == 1:
             t = np.linspace(0, 1, 24)
             wave = y + height * rng.uniform(0.03, 0.15) * np.sin(t * rng.uniform(2, 8) + rng.uniform(0, 6))
             thick = height * rng.uniform(0.03, 0.3)
-            points = np.concatenate([np.stack([t * width, wave], 1), np.stack([t[::-1] * width, wave[::-1] + thick], 1)])
+            points = np.concatenate(
+                [np.stack([t * width, wave], 1), np.stack([t[::-1] * width, wave[::-1] + thick], 1)]
+            )
             draw.polygon(points.ravel().tolist(), fill=ink)
         elif kind == 2:
             r = rng.uniform(0.2, 0.7) * width
@@ -133,7 +135,14 @@ def _picture(canvas: Image.Image, rng: Generator, colours: Floats, at: tuple[int
         return
     kinds = (("disc",), ("stone",), ("leaf",), ("disc", "leaf"), ("shard", "card"))[int(rng.integers(5))]
     regions = scatter(
-        rng, height, width, kinds, count=int(rng.integers(25, 90)), smallest=5, largest=0.3 * width, power=2.2,
+        rng,
+        height,
+        width,
+        kinds,
+        count=int(rng.integers(25, 90)),
+        smallest=5,
+        largest=0.3 * width,
+        power=2.2,
         aspect=float(rng.uniform(0.6, 1.0)),
     )
     base = np.concatenate([colours[1:], colours[1:2]])
@@ -148,7 +157,7 @@ def _picture(canvas: Image.Image, rng: Generator, colours: Floats, at: tuple[int
     elif shape == 1:
         draw.rounded_rectangle((0, 0, width - 1, height - 1), min(width, height) * 0.15, fill=255)
     else:  # the things themselves, without the ground behind them
-        mask = Image.fromarray(((regions.labels > 0) * np.uint8(255)))
+        mask = Image.fromarray((regions.labels > 0) * np.uint8(255))
     canvas.paste(Image.fromarray(to_pixels(painted)), at, mask)
 
 
@@ -157,7 +166,7 @@ def _fine_print(canvas: Image.Image, rng: Generator, colours: Floats, width: int
     draw = ImageDraw.Draw(canvas)
     foot = int(rng.uniform(0.78, 0.92) * height)
     if rng.uniform() < 0.7:
-        draw.rectangle((0, foot, width, height), fill=inks[int(rng.integers(len(inks)))])
+        glyphs.block(draw, (0, foot, width, height), fill=inks[int(rng.integers(len(inks)))])
     under = np.asarray(canvas.getpixel((width // 2, min(height - 1, foot + 2))))
     size = max(7, int(height * rng.uniform(0.02, 0.035)))
     right = int(width * rng.uniform(0.45, 0.95))
@@ -197,11 +206,6 @@ def package(rng: Generator, colours: Floats, width: int, height: int) -> Image.I
         side = Image.fromarray(to_pixels(shade)).convert("RGBA")
         # The far edge is shorter: columns shrink towards the right.
         fall = rng.uniform(0.03, 0.09)
-        far = 1 / (1 - 2 * fall)
-        g = (far - 1) / depth
-        matrix = (1 + g * depth, 0.0, 0.0, -fall * height * 0 - g * 0, 1.0, 0.0, 0.0, 0.0)
-        del matrix
-        left = Image.new("RGBA", (depth, height), (0, 0, 0, 0))
         pixels = np.asarray(side)
         rows = np.arange(height, dtype=np.float32)[:, None]
         inset = (np.arange(depth, dtype=np.float32) / depth * fall * height)[None, :]
@@ -210,8 +214,7 @@ def package(rng: Generator, colours: Floats, width: int, height: int) -> Image.I
         index = np.clip(source, 0, height - 1).astype(np.int64)
         warped = pixels[index, np.arange(depth)[None, :]].copy()
         warped[..., 3] = np.where(inside, 255, 0)
-        left = Image.fromarray(warped)
-        canvas.paste(left, (width - depth, 0))
+        canvas.paste(Image.fromarray(warped), (width - depth, 0))
     return canvas
 
 
@@ -240,9 +243,7 @@ def bottle(rng: Generator, colours: Floats, width: int, height: int) -> Image.Im
     rows = (np.arange(height, dtype=np.float32)[:, None] - np.float32(label_top * height) - sag).astype(np.int64)
     columns = ((around / np.pi + 0.5) * (label.width - 1)).astype(np.int64)
     on_label = (rows >= 0) & (rows < label.height)
-    image = np.where(
-        on_label[..., None], wrapped[np.clip(rows, 0, label.height - 1), columns].astype(np.float32), body
-    )
+    image = np.where(on_label[..., None], wrapped[np.clip(rows, 0, label.height - 1), columns].astype(np.float32), body)
     if shape != 2:
         cap = t[:, None] < (0.1 if shape == 0 else 0.14)
         ribs = np.float32(0.8) + np.float32(0.25) * np.sin(around * rng.uniform(40, 90))
@@ -263,7 +264,7 @@ def poster(rng: Generator, colours: Floats, width: int, height: int) -> Image.Im
     inks = [as_colour(c) for c in colours]
     style = rng.integers(3)
     if style == 0:  # page: headline, columns of print and a picture
-        draw.rectangle((0, 0, width, height), fill=as_colour(np.array([236, 230, 214]) * rng.uniform(0.85, 1.05)))
+        glyphs.block(draw, (0, 0, width, height), fill=as_colour(np.array([236, 230, 214]) * rng.uniform(0.85, 1.05)))
         glyphs.headline(canvas, (10, 8, width - 10, height // 6), rng, glyphs.title(rng), (24, 22, 26))
         columns = int(rng.integers(1, 4))
         for c in range(columns):
@@ -281,7 +282,7 @@ def poster(rng: Generator, colours: Floats, width: int, height: int) -> Image.Im
                 x, y = column * side, row * side
                 ground = colours[int(rng.integers(2))]
                 if rng.uniform() < 0.3:
-                    draw.rectangle((x, y, x + side, y + side), fill=as_colour(ground))
+                    glyphs.block(draw, (x, y, x + side, y + side), fill=as_colour(ground))
                 box = (x + inset, y + inset, x + side - inset, y + side - inset)
                 stroke = max(2, int(side * rng.uniform(0.04, 0.12)))
                 glyphs.sign(draw, box, rng, contrasting(rng, colours, colours[0]), stroke)
@@ -297,5 +298,5 @@ def poster(rng: Generator, colours: Floats, width: int, height: int) -> Image.Im
             y += tall + int(rng.uniform(0, 0.12) * height)
     border = int(rng.integers(0, 8))
     if border:
-        draw.rectangle((0, 0, width - 1, height - 1), outline=inks[-1], width=border)
+        glyphs.block(draw, (0, 0, width - 1, height - 1), outline=inks[-1], width=border)
     return canvas.convert("RGBA")

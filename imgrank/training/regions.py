@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from imgrank.arrays import Floats
 from imgrank.training.glyphs import print_text
-from imgrank.training.noise import Generator, as_colour, blurred, periodic
+from imgrank.training.noise import Generator, blurred, periodic
 
 Labels = npt.NDArray[np.int32]
 TILE = 256  # side of one texture of the atlas, a power of two so that wrapping is a mask
@@ -46,7 +46,7 @@ def atlas(bank: int) -> npt.NDArray[np.uint8]:
     tiles.append(np.sin(6 * periodic(rng, TILE, slope=1.8)))  # contour bands
     grained = [t + np.float32(0.25) * periodic(rng, TILE, slope=0.8) for t in tiles]
     stack = np.stack([(t - t.mean()) / t.std() for t in grained])
-    return np.clip(stack * 52 + 128, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(stack * 52 + 128, 0, 255), dtype=np.uint8)
 
 
 def _masonry(rng: Generator) -> Floats:
@@ -65,7 +65,7 @@ def _scribble(rng: Generator) -> Floats:
     image = Image.new("L", (TILE, TILE), 128)
     draw = ImageDraw.Draw(image)
     for _ in range(500):
-        cx, cy, angle = rng.uniform(0, TILE, 2).tolist() + [rng.normal(0.7, 0.5)]
+        (cx, cy), angle = rng.uniform(0, TILE, 2), rng.normal(0.7, 0.5)
         dx, dy = 14 * np.cos(angle), 14 * np.sin(angle)
         tone = int(rng.integers(20, 236))
         for ox in (-TILE, 0, TILE):
@@ -161,7 +161,7 @@ def paint(
         spot = np.exp(-(np.square(dx + 0.38) + np.square(dy + 0.42)) * np.float32(22))
         shine = (rng.uniform(0, 1, count) ** 2 * 170 * roundness).astype(np.float32)[labels]
         image += (spot * shine)[..., None]
-    return image
+    return np.asarray(image, dtype=np.float32)
 
 
 def thrown_shadow(labels: Labels, reach: float) -> Floats:
@@ -177,7 +177,7 @@ def sizes(rng: Generator, count: int, smallest: float, largest: float, power: fl
     """Draw radii with density proportional to r ** -power between the bounds (power 3 is scale invariant)."""
     share = rng.uniform(size=count)
     low, high = smallest ** (1 - power), largest ** (1 - power)
-    return ((low + share * (high - low)) ** (1 / (1 - power))).astype(np.float32)
+    return np.asarray(((low + share * (high - low)) ** (1 / (1 - power))), dtype=np.float32)
 
 
 def outline(rng: Generator, kind: str, angle: float, aspect: float) -> Floats:
@@ -199,7 +199,7 @@ def outline(rng: Generator, kind: str, angle: float, aspect: float) -> Floats:
                 radius += rng.normal(0, 0.25 / wave) * np.cos(wave * t + rng.uniform(0, 6.3))
         points = np.stack([radius * np.cos(t), radius * np.sin(t) * aspect], axis=1)
     c, s = np.cos(angle), np.sin(angle)
-    return (points @ np.array([[c, s], [-s, c]])).astype(np.float32)
+    return np.asarray((points @ np.array([[c, s], [-s, c]])), dtype=np.float32)
 
 
 def scatter(
@@ -261,12 +261,3 @@ def varied(rng: Generator, base: Floats, count: int, spread: float = 22.0) -> Fl
     colours = base[rng.integers(0, len(base), count)]
     gain = np.exp(rng.normal(0, 0.28, (count, 1)))
     return np.clip(colours * gain + rng.normal(0, spread / 2, (count, 3)), 4, 252).astype(np.float32)
-
-
-def pasted(ground: Image.Image, painted: Floats, mask: Image.Image | None, at: tuple[int, int]) -> None:
-    """Paste a (h, w, 3) float painting onto a Pillow RGB image, in place."""
-    tile = Image.fromarray(np.clip(painted, 0, 255).astype(np.uint8))
-    ground.paste(tile, at, mask)
-
-
-__all__ = ["Labels", "Regions", "as_colour", "atlas", "outline", "paint", "pasted", "scatter", "varied"]

@@ -1,0 +1,6 @@
+"""`python -m imgrank`."""
+
+from imgrank.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The command line: a lazy group of commands, each in a file of its own."""
+
+from __future__ import annotations
+
+import click
+
+from imgrank.cli.group import LazyGroup
+from imgrank.version import __version__
+
+COMMANDS = {  # name -> module with a click command `command`; loaded on use
+    "embed": "imgrank.cli.embed",
+    "index": "imgrank.cli.index",
+    "cache-tokens": "imgrank.cli.cache_tokens",
+    "search": "imgrank.cli.search",
+    "rerank": "imgrank.cli.rerank",
+    "info": "imgrank.cli.info",
+    "demo": "imgrank.cli.demo",
+}
+
+
+@click.group(cls=LazyGroup, commands_table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="imgrank %(version)s")
+def cli() -> None:
+    """Find the photos that show the same object, place, artwork or product.
+
+    A global descriptor and an HNSW graph give a shortlist; a second look at each pair (by a multimodal language model,
+    or by local features) re-orders it. Everything is kept in one HDF5 file.
+
+    \b
+    Example:
+        imgrank index ./photos -o db.h5
+        imgrank search db.h5 query.jpg --rerank 50
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    cli.main()

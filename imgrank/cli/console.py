@@ -1,0 +1,138 @@
+"""What a person sees: bars and notes on standard error, tables on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+from imgrank.errors import ImageError
+from imgrank.results import Ranking
+
+
+class Console:
+    """Reports on standard error, as a `imgrank.progress.Reporter`; bars only where it is a terminal.
+
+    Args:
+        quiet: print errors and skipped photos only.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.started = time.monotonic()
+        self._write: Callable[[str], None] = lambda line: click.echo(line, err=True)
+
+    def note(self, message: str) -> None:
+        """Print one line."""
+        if not self.quiet:
+            self._write(f"imgrank: {message}")
+
+    def skipped(self, error: ImageError) -> None:
+        """Print that a photo was left out; also when quiet, since a photo is never dropped silently."""
+        self._write(f"imgrank: skipped ({error.code}) {error}")
+
+    @contextlib.contextmanager
+    def bar(self, total: int | None, description: str, unit: str) -> Iterator[Callable[[int], None]]:
+        """Draw a bar while the block runs, if standard error is a terminal."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda count: None
+            return
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=description, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True) as bar:
+            before, self._write = self._write, lambda line: tqdm.write(line, file=sys.stderr)
+            try:
+                yield lambda count: _advance(bar, count)
+            finally:
+                self._write = before
+
+    def done(self, message: str) -> None:
+        """Print the last line of a command: what was done, and how long it took."""
+        self.note(f"{message} ({duration(time.monotonic() - self.started)})")
+
+
+def _advance(bar: object, count: int) -> None:
+    bar.update(count)  # type: ignore[attr-defined]
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def print_table(ranking: Ranking) -> None:
+    """Print the hits of a query as a table on standard output."""
+    from rich.console import Console as Screen
+    from rich.table import Table
+    from rich.text import Text
+
+    from imgrank.images.scan import display
+
+    scored = any(hit.scorer for hit in ranking.hits)
+    judged = any(hit.probability is not None for hit in ranking.hits)
+    table = Table(title=Text(display(ranking.query)), title_justify="left", box=None, pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("similarity", justify="right")
+    if judged:
+        table.add_column("probability", justify="right")
+    if scored:
+        table.add_column("scorer")
+    table.add_column("path", overflow="fold", ratio=1)
+    for hit in ranking.hits:
+        cells = [str(hit.rank), f"{hit.score:.4f}", f"{hit.similarity:.4f}"]
+        if judged:
+            cells.append("" if hit.probability is None else f"{hit.probability:.4f}")
+        if scored:
+            cells.append(hit.scorer or "")
+        table.add_row(*cells, Text(display(hit.path)))
+    if not ranking.hits:
+        table.add_row(*[""] * (len(table.columns) - 1), "no hits")
+    Screen(file=sys.stdout, highlight=False, no_color=bool(os.environ.get("NO_COLOR"))).print(table)
+
+
+class Output:
+    """Writes rankings to standard output in one format, flushed for each query.
+
+    Args:
+        form: one of `imgrank.results.FORMATS`, or None for a table on a terminal and JSON lines elsewhere.
+        nul: end records with NUL.
+    """
+
+    def __init__(self, form: str | None, nul: bool) -> None:
+        self.form = form or ("table" if sys.stdout.isatty() else "jsonl")
+        self.nul = nul
+        self.hits = 0
+        self._begun = False
+
+    def write(self, ranking: Ranking) -> None:
+        """Write the hits of one query."""
+        from imgrank.results import TSV_HEADER, encode_hits
+
+        self.hits += len(ranking.hits)
+        if self.form == "table":
+            print_table(ranking)
+            return
+        if self.form == "tsv" and not self._begun:
+            sys.stdout.buffer.write(TSV_HEADER)
+        self._begun = True
+        sys.stdout.buffer.write(encode_hits(ranking, self.form, nul=self.nul))
+        sys.stdout.buffer.flush()

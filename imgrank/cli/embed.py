@@ -1,0 +1,71 @@
+"""`imgrank embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imgrank.cli import options
+from imgrank.config import DecodeSettings
+
+
+@click.command(short_help="Compute the global descriptors of photos.")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=bytes))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle to make or add to.")
+@options.list_options
+@options.preset_option
+@options.encoder_options
+@options.device_option
+@options.decode_options
+@options.root_option
+@options.strict_option
+@options.quiet_option
+def command(paths: tuple[bytes, ...], output: Path, **chosen: Any) -> int:
+    """Compute the global descriptors of photos.
+
+    PATHS are photos and folders; folders are searched to the bottom. - reads paths from standard input. Photos that
+    the bundle has already are not computed again, so the same command goes on after an interruption.
+
+    \b
+    Example:
+        imgrank embed ./photos -o db.h5
+        find ./photos -name '*.jpg' -print0 | imgrank embed - -0 -o db.h5
+    """
+    from imgrank.cli.console import Console
+
+    console = Console(chosen["quiet"])
+    skipped = run_embed(console, paths, output, chosen)
+    console.done(f"{output}: next, imgrank index {output}")
+    return options.IMAGES_SKIPPED if skipped else 0
+
+
+def run_embed(console: Any, paths: tuple[bytes, ...], output: Path, chosen: dict[str, Any]) -> int:
+    """Embed photos as the options say and report it; returns how many were skipped."""
+    from imgrank.steps.embed import embed
+
+    summary = embed(
+        output,
+        list(options.given_paths(paths, chosen["files_from"], chosen["null"])),
+        encoder=options.encoder_settings(
+            chosen["preset"],
+            chosen["encoder"],
+            chosen["encoder_revision"],
+            chosen["pooling"],
+            chosen["image_size"],
+            chosen["dtype"],
+        ),
+        decode=DecodeSettings(chosen["max_megapixels"], chosen["workers"]),
+        root=chosen["root"],
+        device=chosen["device"],
+        batch_size=options.batch_size(chosen["batch_size"]),
+        strict=chosen["strict"],
+        reporter=console,
+    )
+    reasons = ", ".join(f"{count} {code}" for code, count in sorted(summary.skipped.items()))
+    console.note(
+        f"{summary.embedded} photos embedded, {summary.known} known already, "
+        f"{summary.skipped_count} skipped{f' ({reasons})' if reasons else ''}"
+    )
+    return summary.skipped_count

@@ -1,0 +1,95 @@
+"""`imgrank index`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imgrank.cli import options
+from imgrank.config import PRESETS, GraphSettings
+
+
+@click.command(short_help="Make photos searchable.")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=bytes))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to make or add to.")
+@click.option(
+    "--m", type=click.IntRange(min=2), help=f"Links of a photo and level in the graph.  [default: {GraphSettings.m}]"
+)
+@click.option(
+    "--ef-construction",
+    type=click.IntRange(min=1),
+    help=f"Candidates considered for the links of a photo.  [default: {GraphSettings.ef_construction}]",
+)
+@click.option(
+    "--threads",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Threads that build the graph; 0 takes one per core, 1 gives the same graph every time.",
+)
+@click.option("--cache-tokens", is_flag=True, help="Run `imgrank cache-tokens` afterwards.")
+@click.option("--mllm", metavar="MODEL", help="For --cache-tokens: whose visual tokens.")
+@options.list_options
+@options.preset_option
+@options.encoder_options
+@options.device_option
+@options.decode_options
+@options.root_option
+@options.strict_option
+@options.quiet_option
+def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int:
+    """Make photos searchable: embed them and build the neighbour graph.
+
+    With -o, PATHS are photos and folders, which are embedded first. Without it, the one path is a bundle that has
+    descriptors already. A graph that is there is extended by the photos that came since.
+
+    \b
+    Example:
+        imgrank index ./photos -o db.h5
+        imgrank index db.h5 --m 32
+    """
+    from imgrank.cli.console import Console, size
+    from imgrank.cli.embed import run_embed
+    from imgrank.steps.build_index import RECALL_AT, build_index
+
+    console = Console(chosen["quiet"])
+    skipped = 0
+    if output is None:
+        if len(paths) != 1 or chosen["files_from"] is not None:
+            raise click.UsageError("give -o BUNDLE with photos, or one bundle alone")
+        bundle = Path(click.format_filename(paths[0]))
+        if bundle.is_dir():
+            raise click.UsageError(f"{bundle} is a folder of photos; say where the bundle goes: -o {bundle.name}.h5")
+    else:
+        bundle = output
+        skipped = run_embed(console, paths, output, chosen)
+    summary = build_index(bundle, _graph_settings(chosen), threads=chosen["threads"], reporter=console)
+    console.note(f"graph {summary.action}: {summary.rows} photos, recall@{RECALL_AT} {summary.recall:.4f}")
+    if chosen["cache_tokens"]:
+        from imgrank.cli.cache_tokens import run_cache_tokens
+
+        preset = chosen["preset"]
+        mllm = chosen["mllm"] or (PRESETS[preset].mllm if preset else None)
+        skipped += run_cache_tokens(console, bundle, mllm=mllm, device=chosen["device"])
+    if output is not None:
+        _hint(console)
+    console.done(f"{bundle}: {size(bundle.stat().st_size)}; next, imgrank search {bundle} QUERY.jpg --rerank 50")
+    return options.IMAGES_SKIPPED if skipped else 0
+
+
+def _graph_settings(chosen: dict[str, Any]) -> GraphSettings | None:
+    asked = {name: chosen[name] for name in ("m", "ef_construction") if chosen[name] is not None}
+    return replace(GraphSettings(), **asked) if asked else None
+
+
+def _hint(console: Any) -> None:
+    """Say when this machine could run stronger models than the default ones."""
+    from imgrank.devices import gpu_memory_without_torch
+
+    memory = gpu_memory_without_torch()
+    best = PRESETS["best"]
+    if memory is not None and memory >= best.gpu_memory:
+        console.note(f"a GPU is here on which --preset best would fit ({best.encoder}, {best.mllm}); {best.note}")

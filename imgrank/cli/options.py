@@ -1,0 +1,252 @@
+"""Options that several commands share; their defaults are those of `imgrank.config`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from imgrank.config import (
+    PRESETS,
+    DecodeSettings,
+    EncoderSettings,
+    Pooling,
+    Prune,
+    RerankSettings,
+    ScorerName,
+    Task,
+    TokenDtype,
+    TokenSettings,
+)
+from imgrank.errors import InputError, SettingsError
+from imgrank.results import FORMATS
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Command], Command]
+
+IMAGES_SKIPPED = 7  # exit code: done, but photos were left out
+NOTHING_FOUND = 6
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make one decorator of several; the first stands first in the help."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors and skipped photos only.")
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."
+)
+
+decode_options = together(
+    click.option(
+        "--max-megapixels",
+        default=DecodeSettings.max_megapixels,
+        show_default=True,
+        type=click.FloatRange(min=0),
+        help="Refuse larger photos; 0 turns the limit off.",
+    ),
+    click.option(
+        "--workers",
+        default=DecodeSettings.workers,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Threads that decode photos; 0 takes one per core, at most 8.",
+    ),
+)
+
+list_options = together(
+    click.option(
+        "--files-from",
+        type=click.File("rb"),
+        metavar="FILE",
+        help="Read paths from FILE, one a line; - is standard input.",
+    ),
+    click.option("-0", "--null", is_flag=True, help="Path lists and printed records end in NUL instead of newline."),
+)
+
+strict_option = click.option("--strict", is_flag=True, help="Stop at the first photo that cannot be used.")
+
+root_option = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that stored paths are relative to.",
+)
+
+preset_option = click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="; ".join(f"{name}: {preset.note}" for name, preset in PRESETS.items()) + ".",
+)
+
+encoder_options = together(
+    click.option(
+        "--encoder",
+        metavar="MODEL",
+        help="builtin (the default), or a Hugging Face id or folder of DINOv2, DINOv3, SigLIP, SigLIP 2 or CLIP.",
+    ),
+    click.option("--encoder-revision", metavar="REV", help="Branch, tag or commit of a Hugging Face id."),
+    click.option(
+        "--pooling",
+        type=click.Choice(get_args(Pooling)),
+        help="How patch vectors become one; auto is the family's own.  [default: auto]",
+    ),
+    click.option("--image-size", type=click.IntRange(min=1), help="Pixels the model sees, where it can change them."),
+    click.option(
+        "--dtype", type=click.Choice(["auto", "float32", "float16", "bfloat16"]), help="Number type of the model."
+    ),
+    click.option(
+        "--batch-size",
+        default="auto",
+        show_default=True,
+        metavar="N",
+        help="Photos per forward pass; auto halves it when memory runs out.",
+    ),
+)
+
+token_options = together(
+    click.option("--cache", metavar="NAME", help="Name of the token cache."),
+    click.option(
+        "--longer-side",
+        type=click.IntRange(min=1),
+        help=f"Pixels the model sees of a photo.  [default: {TokenSettings.longer_side}]",
+    ),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        help=f"Visual tokens of a photo before pruning.  [default: {TokenSettings.max_tokens}]",
+    ),
+    click.option(
+        "--prune",
+        type=click.Choice(get_args(Prune)),
+        help=f"Which tokens are kept.  [default: {TokenSettings.prune}]",
+    ),
+    click.option(
+        "--keep", type=click.IntRange(min=1), help=f"Tokens that divprune keeps.  [default: {TokenSettings.keep}]"
+    ),
+    click.option(
+        "--token-dtype",
+        type=click.Choice(get_args(TokenDtype)),
+        help=f"Number type of stored tokens.  [default: {TokenSettings.dtype}]",
+    ),
+)
+
+scorer_options = together(
+    click.option(
+        "--lambda",
+        "lam",
+        default=RerankSettings.lam,
+        show_default=True,
+        type=click.FloatRange(0, 1),
+        help="Weight of the similarity; the rest is the weight of the second look.",
+    ),
+    click.option(
+        "--scorer",
+        default=RerankSettings.scorer,
+        show_default=True,
+        type=click.Choice(get_args(ScorerName)),
+        help="auto: mllm where the bundle has its tokens, else geometric.",
+    ),
+    click.option("--mllm", metavar="MODEL", help="Hugging Face id or folder of a multimodal language model."),
+    click.option("--cache", metavar="NAME", help="Token cache to read."),
+    click.option(
+        "--task",
+        default=RerankSettings.task,
+        show_default=True,
+        type=click.Choice(get_args(Task)),
+        help="What is the same: chooses the prompt.",
+    ),
+    click.option(
+        "--prompt-file",
+        type=click.Path(path_type=Path),
+        help="A prompt of your own, with {query} and {candidate} where the photos go.",
+    ),
+    click.option(
+        "--dtype",
+        default=RerankSettings.dtype,
+        show_default=True,
+        type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
+        help="Number type of the model.",
+    ),
+)
+
+output_options = together(
+    click.option(
+        "--format", "form", type=click.Choice(FORMATS), help="[default: table on a terminal, jsonl elsewhere]"
+    ),
+    click.option(
+        "--exit-status", is_flag=True, help=f"Exit with {NOTHING_FOUND} when nothing was found, as grep does with 1."
+    ),
+)
+
+
+def given_paths(arguments: tuple[bytes, ...], files_from: Any, null: bool) -> Iterator[bytes]:
+    """Yield the paths a command was given: arguments (`-` stands for standard input), then those of a list.
+
+    Paths of standard input are yielded as their lines come.
+
+    Raises:
+        InputError: there is none of either.
+    """
+    from imgrank.images.scan import read_path_list
+
+    if not arguments and files_from is None:
+        raise InputError("no photos given; name files or folders, - for a list on standard input, or --files-from FILE")
+    for argument in arguments:
+        if argument == b"-":
+            yield from read_path_list(sys.stdin.buffer, nul=null)
+        else:
+            yield argument
+    if files_from is not None:
+        yield from read_path_list(files_from, nul=null)
+
+
+def encoder_settings(
+    preset: str | None,
+    encoder: str | None,
+    revision: str | None,
+    pooling: Pooling | None,
+    image_size: int | None,
+    dtype: Any,
+) -> EncoderSettings | None:
+    """Return the encoder that the options ask for; None when they ask for none."""
+    model = encoder if encoder is not None else PRESETS[preset].encoder if preset is not None else None
+    values = {"model": model, "revision": revision, "pooling": pooling, "image_size": image_size, "dtype": dtype}
+    asked = {name: value for name, value in values.items() if value is not None}
+    return EncoderSettings(**asked) if asked else None
+
+
+def batch_size(text: str) -> int | None:
+    """Return the number behind `--batch-size`; None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"--batch-size {text}: give a number from 1, or auto")
+    return int(text)
+
+
+def token_settings(
+    longer_side: int | None, max_tokens: int | None, prune: Any, keep: int | None, token_dtype: Any
+) -> TokenSettings | None:
+    """Return the settings that the options ask for; None when they ask for none."""
+    values = {
+        "longer_side": longer_side,
+        "max_tokens": max_tokens,
+        "prune": prune,
+        "keep": keep,
+        "dtype": token_dtype,
+    }
+    asked = {name: value for name, value in values.items() if value is not None}
+    return TokenSettings(**asked) if asked else None

@@ -1,0 +1,110 @@
+"""`imgrank search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imgrank.cli import options
+from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
+
+
+@click.command(short_help="Find photos of the same thing.")
+@options.bundle_argument
+@click.argument("queries", nargs=-1, type=click.Path(path_type=bytes))
+@click.option(
+    "-k",
+    "--top-k",
+    default=SearchSettings.top_k,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Hits for each query.",
+)
+@click.option(
+    "--rerank",
+    "top",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help=f"Look again at the K best and re-order them ({RerankSettings.top} is a good number).",
+)
+@options.scorer_options
+@click.option("--exact", is_flag=True, help="Compare with every photo instead of following the graph.")
+@click.option(
+    "--ef",
+    default=SearchSettings.ef,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Candidates kept while following the graph; 0 takes max(2 k, 128).",
+)
+@click.option("--encoder", metavar="MODEL", help="Where the encoder of the bundle lies here, if it moved.")
+@options.list_options
+@options.output_options
+@options.device_option
+@options.decode_options
+@options.root_option
+@options.strict_option
+@options.quiet_option
+def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | None, **chosen: Any) -> int:
+    """Find the photos of a bundle that show the same thing as each QUERY photo.
+
+    QUERIES are photos, or folders of them. - reads paths from standard input and answers each as it comes.
+
+    \b
+    Example:
+        imgrank search db.h5 vase.jpg --rerank 50
+        find queries -name '*.jpg' | imgrank search db.h5 - -k 10 --format tsv
+    """
+    from imgrank.cli.console import Console, Output
+
+    console = Console(chosen["quiet"])
+    output = Output(chosen["form"], chosen["null"])
+    paths = options.given_paths(queries, chosen["files_from"], chosen["null"])
+    from imgrank.errors import ImageError, InputError
+    from imgrank.images.scan import scan
+    from imgrank.steps.rerank import Reranker
+    from imgrank.steps.search import Searcher, open_photos
+
+    # Named queries are looked at before anything is loaded; a stream is taken as it comes.
+    streamed = b"-" in queries or chosen["files_from"] is not None
+    found = scan(paths) if streamed else iter(list(scan(list(paths))))
+    photos = open_photos(bundle, DecodeSettings(chosen["max_megapixels"], chosen["workers"]), chosen["root"])
+    reranker = None
+    if top is not None:
+        settings = RerankSettings(
+            top=top, lam=chosen["lam"], scorer=chosen["scorer"], task=chosen["task"], dtype=chosen["dtype"]
+        )
+        reranker = Reranker(
+            photos,
+            settings,
+            cache=chosen["cache"],
+            mllm=chosen["mllm"],
+            prompt_file=chosen["prompt_file"],
+            device=chosen["device"],
+            reporter=console,
+        )
+    searcher = Searcher(
+        photos,
+        SearchSettings(top_k, chosen["ef"], chosen["exact"]),
+        reranker=reranker,
+        encoder=chosen["encoder"],
+        device=chosen["device"],
+    )
+    answered = skipped = 0
+    for query in found:
+        try:
+            ranking = searcher.search(query)
+        except ImageError as error:
+            if chosen["strict"]:
+                raise
+            skipped += 1
+            console.skipped(error)
+            continue
+        answered += 1
+        output.write(ranking)
+    if skipped and not answered:
+        raise InputError("no query photo could be read")
+    if chosen["exit_status"] and output.hits == 0:
+        return options.NOTHING_FOUND
+    return options.IMAGES_SKIPPED if skipped else 0

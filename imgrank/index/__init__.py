@@ -1,0 +1,1 @@
+"""Descriptors to neighbours: exact search, and search in an HNSW graph."""

@@ -1,0 +1,56 @@
+"""Which architecture is served by which adapter, and the one function that loads a model.
+
+The adapters are named as strings and imported on use, so that this list costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from imgrank.devices import pick_device, pick_dtype
+from imgrank.errors import SettingsError
+from imgrank.mllm.base import VisionLanguageModel
+from imgrank.mllm.folder import open_model_folder
+
+ADAPTERS = {  # `model_type` of config.json -> module and class
+    "qwen2_5_vl": ("imgrank.mllm.qwen2_5_vl", "Qwen25VL"),
+    "qwen3_vl": ("imgrank.mllm.qwen3_vl", "Qwen3VL"),
+}
+
+
+def load_mllm(
+    model: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto"
+) -> VisionLanguageModel:
+    """Load a multimodal language model, ready to encode photos and to score pairs.
+
+    Args:
+        model: a folder in the Hugging Face layout, or an id. Code that a model brings along is never run.
+        revision: branch, tag or commit of an id.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto", "float32", "float16" or "bfloat16".
+
+    Raises:
+        SettingsError: the architecture has no adapter (the message names those that have one), or a device or number
+            type has no such name.
+        MissingModelError: the folder or id is not there, or lacks a file.
+        MissingDeviceError: the device does not exist, or is too small for the weights.
+    """
+    device = pick_device(device)
+    dtype = pick_dtype(device, dtype)
+    folder = open_model_folder(model, revision, accept=lambda config: _adapter_of(model, config))
+    module, name = _adapter_of(model, folder.config)
+    adapter = getattr(importlib.import_module(module), name)
+    loaded: VisionLanguageModel = adapter.load(folder, device=device, dtype=dtype)
+    return loaded
+
+
+def _adapter_of(model: str, config: Mapping[str, Any]) -> tuple[str, str]:
+    family = config.get("model_type")
+    if family not in ADAPTERS:
+        raise SettingsError(
+            f"model {model!r}: architecture {family!r} cannot score pairs of photos here; "
+            f"supported: {', '.join(sorted(ADAPTERS))}"
+        )
+    return ADAPTERS[family]

@@ -1,0 +1,1 @@
+"""The verbs: the one layer where models meet the file. Each module is one verb; none knows a terminal."""

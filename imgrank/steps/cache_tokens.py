@@ -1,0 +1,205 @@
+"""`cache-tokens`: photos of a bundle in, their visual tokens (or local features) in `/tokens/NAME` out.
+
+Rows are written in parts, each one commit, so a run that was cut goes on where the last part ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from imgrank.arrays import Pixels
+from imgrank.bundle import file, layout
+from imgrank.bundle.provenance import Provenance
+from imgrank.bundle.tokens import ImageTokens, TokenColumn, append_tokens, check_cache_name, create_tokens
+from imgrank.config import DecodeSettings, TokenSettings
+from imgrank.errors import ImageError, InputError, MismatchError, SettingsError
+from imgrank.images.decode import LoadedPhoto
+from imgrank.images.load import load
+from imgrank.images.scan import display
+from imgrank.progress import SILENT, Reporter
+from imgrank.records import OK, STATUS_NAMES
+from imgrank.steps.embed import create_local_cache, local_tokens
+from imgrank.steps.features import LocalSource, VisualSource
+
+PART = 16  # rows of one commit
+
+
+@dataclass
+class CacheSummary:
+    """What `cache_tokens` did."""
+
+    cache: str
+    images: int = 0  # whose tokens were computed in this run
+    known: int = 0  # rows that were cached before
+    skipped: dict[str, int] = field(default_factory=dict)  # status name -> photos without tokens in this run
+
+    @property
+    def skipped_count(self) -> int:
+        """Return how many photos got no tokens."""
+        return sum(self.skipped.values())
+
+
+@dataclass(frozen=True)
+class _Plan:
+    provenance: Provenance
+    longer_side: int
+    create: Callable[[h5py.File, str], None]
+    tokens_of: Callable[[Pixels], ImageTokens]
+
+
+def cache_tokens(
+    bundle: Path,
+    *,
+    mllm: str | None = None,
+    cache: str | None = None,
+    settings: TokenSettings | None = None,
+    decode: DecodeSettings | None = None,
+    root: Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    overwrite: bool = False,
+    strict: bool = False,
+    reporter: Reporter = SILENT,
+) -> CacheSummary:
+    """Compute and keep the tokens of every photo of a bundle that has none in this cache.
+
+    Args:
+        bundle: a bundle with images.
+        mllm: model id or folder; None takes the built-in local features.
+        cache: name; None takes "default", or "local" for local features.
+        settings: of pruning and number type; None takes those of the present cache, or the defaults.
+        decode: limits and workers.
+        root: folder of the photos, where it is not the one the bundle states.
+        device: for the model.
+        dtype: for the model.
+        overwrite: throw a present cache of that name away first.
+        strict: stop at the first photo that cannot be used.
+        reporter: hears of progress and of each photo left out.
+
+    Raises:
+        MismatchError: a cache of that name was made by another model or with other settings.
+        InputError: a photo has changed since it was embedded.
+    """
+    name = _cache_name(cache, mllm, settings)
+    if not bundle.exists():
+        file.read(bundle)  # raises, with the command to run
+    with file.Writer(bundle) as writer:
+        with file.read(bundle) as opened:
+            present = opened.token_tables.get(name)
+            known = len(present) if present is not None and not overwrite else 0
+            stored = None if present is None or overwrite else present.provenance
+            statuses = opened.images.statuses()
+            paths = opened.images.paths()
+            digests = opened.images.columns["digest"].read()
+            base = opened.root if root is None else os.fsencode(root.resolve())
+        summary = CacheSummary(name, known=known)
+        if mllm is not None and settings is None and stored is not None:
+            settings = TokenSettings.from_json(stored.settings)
+        plan = _plan(mllm, settings or TokenSettings(), device, dtype)
+        if stored is not None:
+            _check_same(bundle, name, stored, plan.provenance)
+            if known == len(paths):
+                return summary
+        todo = [row for row in range(known, len(paths)) if statuses[row] == OK]
+        files = [os.path.join(base, paths[row]) for row in todo]  # noqa: PTH118  # bytes
+        if files and not any(map(os.path.exists, files[:100])):
+            raise InputError(
+                f"{display(files[0])} and others are not there; if the photos moved, give --root with their folder"
+            )
+        with writer.transaction() as h5:
+            if present is not None and overwrite:
+                del h5[layout.TOKENS][name]
+            if stored is None:
+                plan.create(h5, name)
+        loaded = _checked(load(files, decode or DecodeSettings(), longer_side=plan.longer_side), digests[todo])
+        with reporter.bar(len(todo), "cache-tokens", "photo") as advance:
+            for start in range(known, len(paths), PART):
+                images = []
+                for row in range(start, min(start + PART, len(paths))):
+                    if statuses[row] != OK:
+                        images.append(ImageTokens({}, (0, 0), int(statuses[row])))
+                        continue
+                    item = next(loaded)
+                    if item.photo is not None:
+                        images.append(plan.tokens_of(item.photo.pixels))
+                        summary.images += 1
+                    elif item.error is not None:
+                        if strict:
+                            raise item.error
+                        summary.skipped[item.error.code] = summary.skipped.get(item.error.code, 0) + 1
+                        reporter.skipped(item.error)
+                        images.append(ImageTokens({}, (0, 0), item.record.status))
+                    advance(1)
+                with writer.transaction() as h5:
+                    append_tokens(h5, name, images)
+    return summary
+
+
+def _cache_name(cache: str | None, mllm: str | None, settings: TokenSettings | None) -> str:
+    if mllm is None and settings is not None:
+        raise SettingsError("options of visual tokens need --mllm; the built-in local features have none")
+    name = check_cache_name(cache or (layout.DEFAULT_CACHE if mllm is not None else layout.LOCAL_CACHE))
+    if (name == layout.LOCAL_CACHE) != (mllm is None):
+        raise SettingsError(
+            f"the cache of the built-in local features is called {layout.LOCAL_CACHE!r}, and no other; "
+            "choose another name for the visual tokens of a model"
+        )
+    return name
+
+
+def _plan(mllm: str | None, settings: TokenSettings, device: str, dtype: str) -> _Plan:
+    if mllm is None:
+        local = LocalSource()
+
+        def create_local(h5: h5py.File, name: str) -> None:
+            create_local_cache(h5, local.provenance)
+
+        return _Plan(
+            local.provenance, local.longer_side, create_local, lambda pixels: local_tokens(local.of_query(pixels), OK)
+        )
+    from imgrank.mllm.registry import load_mllm
+
+    name = str(Path(mllm).resolve()) if Path(mllm).is_dir() else mllm
+    model = load_mllm(name, device=device, dtype=dtype)
+    visual = VisualSource(model, settings)
+    provenance = Provenance(name, model.revision, settings.to_json())
+
+    def create_visual(h5: h5py.File, cache: str) -> None:
+        schema = visual.codec.columns(model.levels, model.hidden)
+        columns = [TokenColumn(column, kind, tail) for column, (kind, tail) in schema.items()]
+        create_tokens(
+            h5, cache, "mllm", visual.codec.name, [*columns, TokenColumn("position", "<u2", (2,))], provenance
+        )
+
+    return _Plan(provenance, visual.longer_side, create_visual, visual.to_tokens)
+
+
+def _check_same(bundle: Path, name: str, stored: Provenance, wanted: Provenance) -> None:
+    if (stored.model_revision, stored.settings) != (wanted.model_revision, wanted.settings):
+        raise MismatchError(
+            bundle,
+            f"cache {name!r} holds tokens of {stored.model} ({stored.model_revision}) with {stored.settings}, "
+            f"asked for {wanted.model} ({wanted.model_revision}) with {wanted.settings}; "
+            "keep both with --cache OTHER_NAME, or give --overwrite",
+        )
+
+
+def _checked(items: Iterable[LoadedPhoto], digests: npt.NDArray[np.uint8]) -> Iterator[LoadedPhoto]:
+    """Turn photos whose content is not the one that was embedded into failures."""
+    for item, digest in zip(items, digests, strict=True):
+        if item.photo is not None and item.record.digest != digest.tobytes():
+            error = ImageError(
+                display(item.record.path),
+                "changed",
+                "is not the photo that was embedded; run `imgrank embed` on it again",
+            )
+            yield LoadedPhoto(replace(item.record, status=STATUS_NAMES.index("changed")), None, error)
+        else:
+            yield item

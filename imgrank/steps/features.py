@@ -1,0 +1,122 @@
+"""Where the second stage gets the features of a photo from: its pixels, or a token cache of the bundle.
+
+A `FeatureSource` hides the difference between the two kinds of cache. A candidate that is not cached is computed
+from its file with the settings that caching would use, so caching changes the time a search takes and not its order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+
+from imgrank.arrays import Pixels
+from imgrank.bundle.provenance import Provenance
+from imgrank.bundle.tokens import ImageTokens
+from imgrank.config import TokenSettings
+from imgrank.local.features import LocalFeatures
+
+if TYPE_CHECKING:
+    from imgrank.local.keypoints import LocalSettings
+    from imgrank.mllm.base import VisionLanguageModel, VisualTokens
+
+F = TypeVar("F", covariant=True)
+
+
+class FeatureSource(Protocol[F]):
+    """Turns pixels, or stored columns, into what a scorer compares."""
+
+    @property
+    def longer_side(self) -> int:
+        """Pixels to which the longer side of a photo is reduced while it is decoded."""
+
+    def of_query(self, pixels: Pixels) -> F:
+        """Compute the features of a query: all of them, uncompressed."""
+
+    def of_candidate(self, pixels: Pixels) -> F:
+        """Compute the features of a database photo as a cache would give them back."""
+
+    def of_tokens(self, tokens: ImageTokens) -> F:
+        """Decode what a cache holds of one image."""
+
+
+class LocalSource:
+    """Built-in local features."""
+
+    def __init__(self) -> None:
+        from imgrank.local.keypoints import LocalSettings
+
+        self._settings = LocalSettings()
+
+    @property
+    def provenance(self) -> Provenance:
+        """Return what a cache made by this source says of itself."""
+        return local_provenance(self._settings)
+
+    @property
+    def longer_side(self) -> int:
+        """Return the size the features are computed at, pixels."""
+        return self._settings.longer_side
+
+    def of_query(self, pixels: Pixels) -> LocalFeatures:
+        """Extract the features of a photo; storing and reading them back changes nothing."""
+        from imgrank.local.keypoints import extract
+
+        return extract(pixels, self._settings)
+
+    def of_candidate(self, pixels: Pixels) -> LocalFeatures:
+        """Extract the features of a photo."""
+        return self.of_query(pixels)
+
+    def of_tokens(self, tokens: ImageTokens) -> LocalFeatures:
+        """Decode stored features; an image without any gives an empty set."""
+        return LocalFeatures.from_columns(tokens.columns) if tokens.columns else LocalFeatures.empty()
+
+
+def local_provenance(settings: LocalSettings) -> Provenance:
+    """Return the provenance of a cache of local features: the same whichever command made it."""
+    return Provenance("builtin-local", str(settings.version), settings.to_json())
+
+
+class VisualSource:
+    """Visual tokens of a multimodal language model."""
+
+    def __init__(self, model: VisionLanguageModel, settings: TokenSettings) -> None:
+        from imgrank.tokens import registry
+
+        self.model, self.settings = model, settings
+        self.pruner, self.codec = registry.pruner(settings), registry.codec(settings)
+
+    @property
+    def longer_side(self) -> int:
+        """Return the size photos are seen at, pixels."""
+        return self.settings.longer_side
+
+    def of_query(self, pixels: Pixels) -> VisualTokens:
+        """Encode a photo and keep every token."""
+        return self._encoded(pixels)
+
+    def of_candidate(self, pixels: Pixels) -> VisualTokens:
+        """Encode a photo, prune it, and round it as its codec does."""
+        return self.of_tokens(self.to_tokens(pixels))
+
+    def to_tokens(self, pixels: Pixels) -> ImageTokens:
+        """Encode and prune a photo, in the form the cache stores."""
+        tokens = self._encoded(pixels)
+        kept = self.pruner.keep(tokens.vectors[:, 0].astype(np.float32), tokens.positions, tokens.grid)
+        tokens = tokens.take(kept)
+        columns = self.codec.encode(tokens.vectors.astype(np.float32))
+        return ImageTokens({**columns, "position": tokens.positions}, tokens.grid)
+
+    def of_tokens(self, tokens: ImageTokens) -> VisualTokens:
+        """Decode stored tokens."""
+        from imgrank.mllm.base import VisualTokens
+
+        columns = dict(tokens.columns)
+        positions = columns.pop("position")
+        return VisualTokens(self.codec.decode(columns), positions, tokens.grid)
+
+    def _encoded(self, pixels: Pixels) -> VisualTokens:
+        settings = self.settings
+        (tokens,) = self.model.encode([pixels], longer_side=settings.longer_side, max_tokens=settings.max_tokens)
+        return tokens

@@ -1,0 +1,65 @@
+"""Where photos are: a bundle's root, paths relative to it, and paths that open from here.
+
+Paths are bytes, because a file name need not be UTF-8.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from imgrank.errors import InputError
+
+
+def choose_root(bundle: Path, given: Sequence[bytes], root: Path | None) -> bytes:
+    """Return the root to store in a new bundle.
+
+    The bundle's own folder, if all photos lie below it: then bundle and photos move together. Else the deepest
+    folder that holds all paths given, as an absolute path.
+
+    Args:
+        bundle: where the bundle will be.
+        given: the files and folders the user named.
+        root: the user's own choice, or None.
+    """
+    home = os.fsencode(bundle.absolute().parent.resolve())
+    if root is not None:
+        chosen = os.fsencode(root.resolve())
+    else:
+        places = [os.path.realpath(path) for path in given]
+        folders = [place if Path(os.fsdecode(place)).is_dir() else os.path.dirname(place) for place in places]  # noqa: PTH120
+        if all(is_below(folder, home) for folder in folders):
+            return b"."
+        chosen = os.path.commonpath(folders)
+    return os.path.relpath(chosen, home) if is_below(chosen, home) else chosen
+
+
+def is_below(path: bytes, folder: bytes) -> bool:
+    """Return whether an absolute path is `folder` or lies in it."""
+    return os.path.commonpath([path, folder]) == folder
+
+
+def relative_to_root(path: bytes, root: bytes, bundle: Path) -> bytes:
+    """Return the stored form of a photo's path.
+
+    The folders of the path are resolved, its last part is not: a symbolic link to a photo keeps its own name.
+
+    Raises:
+        InputError: it does not lie below the root.
+    """
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  # bytes
+    absolute = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
+    if not is_below(absolute, root):
+        raise InputError(
+            f"{os.fsdecode(path)} lies outside {os.fsdecode(root)}, the root of the photos of {bundle}; "
+            "make the bundle anew with --root set to a folder that holds all photos"
+        )
+    return os.path.relpath(absolute, root)
+
+
+def openable(relative: bytes, root: bytes) -> bytes:
+    """Return a path that opens from the working directory: relative when it lies below it, else absolute."""
+    absolute = os.path.join(root, relative)  # noqa: PTH118
+    here = os.fsencode(Path.cwd())
+    return os.path.relpath(absolute, here) if is_below(absolute, here) else absolute

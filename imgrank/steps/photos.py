@@ -1,0 +1,86 @@
+"""Photos of a bundle by row or by name: where they lie, and their pixels."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+import numpy as np
+
+from imgrank.arrays import Ids, Pixels
+from imgrank.bundle.file import Bundle
+from imgrank.config import DecodeSettings
+from imgrank.errors import ImageError, InputError
+from imgrank.images.decode import decode
+from imgrank.images.scan import display
+from imgrank.steps.paths import openable
+
+
+class BundlePhotos:
+    """The photos that a bundle lists.
+
+    Args:
+        bundle: an open bundle.
+        settings: limits for decoding.
+        root: folder the stored paths are relative to; None takes the one the bundle states.
+    """
+
+    def __init__(self, bundle: Bundle, settings: DecodeSettings, root: bytes | None = None) -> None:
+        self.bundle, self.settings = bundle, settings
+        self.root = bundle.root if root is None else os.path.abspath(root)  # noqa: PTH100  # bytes
+
+    @cached_property
+    def ids(self) -> Ids:
+        """Return (n,) int64 ids by row."""
+        return self.bundle.images.ids()
+
+    def path(self, row: int) -> bytes:
+        """Return a path that opens from the working directory."""
+        return openable(self.bundle.images.record(row).path, self.root)
+
+    def row_of_id(self, image_id: int) -> int:
+        """Return the row of an id.
+
+        Raises:
+            InputError: no photo of the bundle has it.
+        """
+        row = int(np.searchsorted(self.ids, image_id))
+        if row >= len(self.ids) or self.ids[row] != image_id:
+            raise InputError(f"{self.bundle.path} has no photo with id {image_id}; are these hits of another bundle?")
+        return row
+
+    def row_of_name(self, name: bytes) -> int:
+        """Return the row of a photo that a run names: by its stored path, or by a path that leads to it.
+
+        Raises:
+            InputError: no photo of the bundle is called that.
+        """
+        row = self._rows_by_path.get(name)
+        if row is None:
+            folder, last = os.path.split(os.path.abspath(name))  # noqa: PTH100
+            real = os.path.join(os.path.realpath(folder), last)  # noqa: PTH118
+            row = self._rows_by_path.get(os.path.relpath(real, os.path.realpath(self.root)))
+        if row is None:
+            raise InputError(f"{self.bundle.path} has no photo called {display(name)}")
+        return row
+
+    @cached_property
+    def _rows_by_path(self) -> dict[bytes, int]:
+        # A photo that was changed has several rows; the last one is live.
+        return {path: row for row, path in enumerate(self.bundle.images.paths())}
+
+    def pixels(self, row: int, longer_side: int | None) -> Pixels:
+        """Decode the photo of a row.
+
+        Raises:
+            InputError: the photo is gone or cannot be read; the message says how to do without it.
+        """
+        record = self.bundle.images.record(row)
+        path = os.path.join(self.root, record.path)  # noqa: PTH118
+        try:
+            return decode(path, self.settings, longer_side=longer_side).pixels
+        except ImageError as error:
+            raise InputError(
+                f"{error}; re-ranking needs the photos, or tokens cached while they were there "
+                f"(`imgrank cache-tokens {self.bundle.path}`); if the folder moved, give --root"
+            ) from error

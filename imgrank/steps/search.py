@@ -1,0 +1,164 @@
+"""`search`: query photos in, ranked hits out, one query after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from imgrank.arrays import Floats
+from imgrank.bundle import file
+from imgrank.bundle.file import Bundle
+from imgrank.config import DecodeSettings, EncoderSettings, SearchSettings
+from imgrank.encode.base import Encoder
+from imgrank.errors import DamagedBundleError, InputError, MismatchError, StaleGroupError
+from imgrank.images.decode import decode
+from imgrank.index.base import Neighbours
+from imgrank.index.exact import ExactIndex
+from imgrank.index.graph import from_arrays
+from imgrank.local.features import LocalFeatures
+from imgrank.records import OK
+from imgrank.results import Hit, Ranking
+from imgrank.steps.build_index import GraphState
+from imgrank.steps.photos import BundlePhotos
+from imgrank.steps.rerank import Reranker
+
+
+class Shortlister:
+    """The first stage over one bundle, loaded once: descriptors, graph, and exact search for what the graph lacks."""
+
+    def __init__(self, bundle: Bundle, settings: SearchSettings) -> None:
+        self.settings = settings
+        self.descriptors = bundle.descriptors.read()
+        self.valid = bundle.images.statuses() == OK
+        self.count = int(np.count_nonzero(self.valid))
+        self._graph = None
+        self._hidden = 0  # nodes of the graph that may not be returned
+        self._beside: ExactIndex | None
+        if settings.exact:
+            self._beside = self._exact(self.valid)
+            return
+        from imgrank.index.hnsw import HnswIndex
+
+        table = bundle.graph
+        state = GraphState.from_json(table.provenance.settings)
+        covered = min(state.rows, len(self.descriptors))
+        if table.provenance.input_digest != bundle.descriptors.digest(bundle.images.content_digest(covered)):
+            raise StaleGroupError(bundle.path, "graph", f"imgrank index {bundle.path}")
+        try:
+            graph = from_arrays(table.arrays())
+            self._graph = HnswIndex(graph, self.descriptors)
+        except InputError as error:
+            raise DamagedBundleError(bundle.path, "/graph", f"{error}; run `imgrank index {bundle.path}`") from error
+        nodes = np.zeros(len(self.descriptors), dtype=bool)
+        nodes[graph.rows] = True
+        self._hidden = int(np.count_nonzero(nodes & ~self.valid))
+        newer = self.valid & ~nodes
+        self._beside = self._exact(newer) if newer.any() else None
+
+    def _exact(self, valid: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> ExactIndex:
+        return ExactIndex(self.descriptors, valid)
+
+    def search(self, query: Floats, k: int) -> Neighbours:
+        """Return the k most similar photos of one (dim,) query, fewer only where there are fewer."""
+        k = min(k, self.count)
+        found: list[Neighbours] = []
+        if self._graph is not None and k > 0:
+            wide = self._graph.search(query[None], k + self._hidden, self.settings.ef)
+            seen = self.valid[wide.rows[0]]
+            found.append(Neighbours(wide.rows[:, seen], wide.similarities[:, seen]))
+        if self._beside is not None and k > 0:
+            found.append(self._beside.search(query[None], k))
+        if not found:
+            return Neighbours(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
+        rows = np.concatenate([neighbours.rows[0] for neighbours in found])
+        similarities = np.concatenate([neighbours.similarities[0] for neighbours in found])
+        order = np.lexsort((rows, -similarities))[:k]
+        return Neighbours(rows[order][None], similarities[order][None])
+
+
+class Searcher:
+    """Search over one bundle, with its encoder and, if asked for, its second stage loaded once.
+
+    Args:
+        photos: of the bundle.
+        settings: the shortlist.
+        reranker: the second stage; None leaves the shortlist as it is.
+        encoder: None loads the one the bundle was made with. A folder or id of the same model may be given where
+            it lies elsewhere on this machine.
+        device: for encoders that run in torch.
+    """
+
+    def __init__(
+        self,
+        photos: BundlePhotos,
+        settings: SearchSettings,
+        *,
+        reranker: Reranker | None = None,
+        encoder: str | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.photos, self.settings, self.reranker = photos, settings, reranker
+        self.shortlister = Shortlister(photos.bundle, settings)
+        self.encoder = load_bundle_encoder(photos.bundle, encoder, device)
+
+    def search(self, query: bytes) -> Ranking:
+        """Rank the photos of the bundle for one query photo.
+
+        Raises:
+            ImageError: the query cannot be decoded.
+        """
+        photo = decode(query, self.photos.settings, longer_side=self.encoder.longer_side)
+        encoded = self.encoder.encode([photo.pixels])
+        local = encoded.local[0] if encoded.local is not None else None
+        return self._rank(query, encoded.descriptors[0], local)
+
+    def search_all(self, queries: Iterable[bytes]) -> Iterator[Ranking]:
+        """Rank for each query in turn, as it comes."""
+        for query in queries:
+            yield self.search(query)
+
+    def _rank(self, query: bytes, descriptor: Floats, local: LocalFeatures | None) -> Ranking:
+        wanted = self.settings.top_k
+        if self.reranker is not None:
+            wanted = max(wanted, self.reranker.settings.top)
+        neighbours = self.shortlister.search(descriptor, wanted)
+        rows = [int(row) for row in neighbours.rows[0]]
+        hits = tuple(
+            Hit(query, rank, int(self.photos.ids[row]), self.photos.path(row), float(similarity), float(similarity))
+            for rank, (row, similarity) in enumerate(zip(rows, neighbours.similarities[0], strict=True), 1)
+        )
+        ranking = Ranking(query, hits)
+        if self.reranker is not None:
+            ranking = self.reranker.rerank(ranking, rows, local if self.reranker.uses_local_features else None)
+        return replace(ranking, hits=ranking.hits[: self.settings.top_k])
+
+
+def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
+    """Load the encoder that a bundle's descriptors were made with.
+
+    Raises:
+        MismatchError: it is here in another revision.
+    """
+    from imgrank.encode.registry import load_encoder
+
+    provenance = bundle.descriptors.provenance
+    settings = EncoderSettings.from_json(provenance.settings)
+    encoder = load_encoder(settings if model is None else replace(settings, model=model), device=device)
+    if encoder.revision != provenance.model_revision:
+        raise MismatchError(
+            bundle.path,
+            f"holds descriptors of {provenance.model} ({provenance.model_revision}), but here it is "
+            f"{encoder.name} ({encoder.revision}); search with the revision it was made with",
+        )
+    return encoder
+
+
+def open_photos(bundle: Path, decode_settings: DecodeSettings | None = None, root: Path | None = None) -> BundlePhotos:
+    """Open a bundle for `Searcher` and `Reranker`."""
+    return BundlePhotos(
+        file.read(bundle), decode_settings or DecodeSettings(), None if root is None else os.fsencode(root)
+    )

@@ -1,0 +1,1 @@
+"""Visual tokens to a small cache: which tokens to keep, and how to store them."""

@@ -1,0 +1,89 @@
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+
+from imgrank.errors import MissingModelError, SettingsError
+from imgrank.mllm.registry import ADAPTERS, load_mllm
+from tests.tiny_mllms import FAMILIES
+
+
+def test_every_adapter_exists_and_has_a_tiny_model_in_the_tests():
+    assert set(ADAPTERS) == set(FAMILIES)
+    for family, (module, name) in ADAPTERS.items():
+        assert getattr(importlib.import_module(module), name).family == family
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_is_loaded_as_asked(model_folder, family):
+    model = load_mllm(str(model_folder(family)), device="cpu", dtype="bfloat16")
+    assert (model.family, model.device, model.dtype) == (family, "cpu", "bfloat16")
+    assert model.name == str(model_folder(family))
+    assert model.hidden == 64
+    assert model.levels == {"qwen2_5_vl": 1, "qwen3_vl": 3}[family]
+    json.dumps(dict(model.settings))
+
+
+def test_an_unsupported_architecture_names_the_supported_ones(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))  # no weights needed to tell
+    with pytest.raises(SettingsError, match=r"'bert'.*qwen2_5_vl, qwen3_vl"):
+        load_mllm(str(tmp_path))
+
+
+def test_weights_that_lack_a_tensor_are_refused(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("qwen2_5_vl"), tmp_path / "model")
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    (name,) = (name for name in tensors if name.endswith("layers.1.mlp.up_proj.weight"))
+    del tensors[name]
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MissingModelError, match=r"lacks 1 tensors.*layers\.1\.mlp\.up_proj"):
+        load_mllm(str(folder), device="cpu")
+
+
+def test_weights_of_another_shape_are_refused(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("qwen2_5_vl"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 32
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MissingModelError, match=str(folder)):
+        load_mllm(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_a_damaged_file_is_an_error_of_the_model(model_folder, tmp_path, file):
+    folder = shutil.copytree(model_folder("qwen3_vl"), tmp_path / "model")
+    (folder / file).write_bytes(b"\0" * 100)
+    with pytest.raises(MissingModelError, match=str(folder)):
+        load_mllm(str(folder), device="cpu")
+
+
+def test_code_in_a_folder_is_never_run(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("qwen3_vl"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "evil.Model", "AutoTokenizer": ["evil.Tokenizer", None]}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer["auto_map"] = config["auto_map"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (folder / "evil.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()")
+    load_mllm(str(folder), device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_loading_says_nothing_on_standard_error(model_folder):
+    code = f"from imgrank.mllm.registry import load_mllm; load_mllm({str(model_folder('qwen3_vl'))!r}, device='cpu')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("", "")
+
+
+def test_the_list_of_adapters_costs_no_model_library():
+    code = (
+        "import sys, imgrank.mllm.registry, imgrank.mllm.prompts;"
+        "print(sorted({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,70 @@
+"""Fused scores: worked numbers, and a list that stays in order."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from imgrank.errors import ImgrankError, SettingsError
+from imgrank.rerank.base import PairScores
+from imgrank.rerank.fuse import fuse
+from imgrank.results import Hit, Ranking
+
+
+def ranking(similarities: list[float]) -> Ranking:
+    return Ranking(b"q", tuple(Hit(b"q", i + 1, i, b"p%d" % i, s, s) for i, s in enumerate(similarities)))
+
+
+def test_worked_numbers() -> None:
+    # 0.5 * 0.8 + 0.5 * 0.1 = 0.45; 0.5 * 0.6 + 0.5 * 0.9 = 0.75; the third is not looked at: 0.5 * 0.4 = 0.2.
+    scores = PairScores(np.array([0.1, 0.9], np.float32))
+    fused = fuse(ranking([0.8, 0.6, 0.4]), scores, lam=0.5, scorer="geometric")
+    assert [hit.id for hit in fused.hits] == [1, 0, 2]
+    assert [hit.rank for hit in fused.hits] == [1, 2, 3]
+    np.testing.assert_allclose([hit.score for hit in fused.hits], [0.75, 0.45, 0.2], rtol=1e-6)
+    assert [hit.scorer for hit in fused.hits] == ["geometric", "geometric", None]
+    assert all(hit.probability is None and hit.logit is None for hit in fused.hits)
+
+
+def test_logits_become_probabilities() -> None:
+    # sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4; at +-40 float32 logits still give different float64 sums.
+    scores = PairScores.of_logits(np.array([0.0, np.log(3.0), -200.0], np.float32))
+    np.testing.assert_allclose(scores.values, [0.5, 0.75, 0.0], atol=1e-7)
+    fused = fuse(ranking([0.5, 0.5, 0.5]), scores, lam=0.0, scorer="mllm")
+    assert [hit.id for hit in fused.hits] == [1, 0, 2]
+    assert fused.hits[0].probability == pytest.approx(0.75)
+    assert fused.hits[0].logit == pytest.approx(np.log(3.0))
+
+
+def test_ties_go_to_the_higher_similarity_then_to_the_lower_id() -> None:
+    scores = PairScores(np.array([0.25, 0.75, 0.75], np.float32))
+    fused = fuse(ranking([0.75, 0.25, 0.25]), scores, lam=0.5, scorer="x")
+    assert [hit.id for hit in fused.hits] == [0, 1, 2]
+
+
+def test_nan_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ImgrankError, match="--dtype float32"):
+        PairScores.of_logits(np.array([0.0, np.nan], np.float32))
+
+
+def test_a_weight_outside_0_to_1_is_refused() -> None:
+    with pytest.raises(SettingsError, match="lambda"):
+        fuse(ranking([0.5]), PairScores(np.zeros(1, np.float32)), lam=1.5, scorer="x")
+
+
+unit = st.floats(0, 1, width=32)
+
+
+@given(
+    similarities=st.lists(unit, min_size=1, max_size=20).map(lambda s: sorted(s, reverse=True)),
+    values=arrays(np.float32, 20, elements=unit),
+    looked_at=st.integers(0, 20),
+    lam=unit,
+)
+def test_the_list_stays_in_order_of_its_scores(similarities, values, looked_at, lam) -> None:
+    k = min(looked_at, len(similarities))
+    fused = fuse(ranking(similarities), PairScores(values[:k]), lam=lam, scorer="x")
+    scores = [hit.score for hit in fused.hits]
+    assert scores == sorted(scores, reverse=True)
+    assert sorted(hit.id for hit in fused.hits) == list(range(len(similarities)))
