@@ -27,6 +27,7 @@ OWNERS = {  # library -> where it may be imported
     "h5py": {"bundle", "steps.embed", "steps.cache_tokens"},
     "hnswlib": {"index.hnsw"},
     "transformers": {"encode", "mllm"},
+    "huggingface_hub": {"encode", "mllm"},
     "cv2": {"local"},
     "PIL": {"images", "report", "training", "steps.demo"},
     "pillow_heif": {"images"},

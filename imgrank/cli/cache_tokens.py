@@ -45,7 +45,7 @@ def command(bundle: Path, mllm: str | None, preset: str | None, **chosen: Any) -
     if mllm is None and preset is not None:
         mllm = PRESETS[preset].mllm
     skipped = run_cache_tokens(console, bundle, mllm=mllm, **chosen)
-    console.done(f"{bundle}: {size(bundle.stat().st_size)}; next, imgrank search {bundle} QUERY.jpg --rerank 50")
+    console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")
     return options.IMAGES_SKIPPED if skipped else 0
 
 

@@ -50,9 +50,9 @@ class Console:
             finally:
                 self._write = before
 
-    def done(self, message: str) -> None:
-        """Print the last line of a command: what was done, and how long it took."""
-        self.note(f"{message} ({duration(time.monotonic() - self.started)})")
+    def done(self, message: str, then: str) -> None:
+        """Print the last line of a command: what was made, how long it took, and the next useful command."""
+        self.note(f"{message}, {duration(time.monotonic() - self.started)}; next: {then}")
 
 
 def _advance(bar: object, count: int) -> None:

@@ -36,4 +36,4 @@ def command(folder: Path, quiet: bool) -> None:
     click.echo(f"best hit is right for {before} of {total} queries, and for {after} after re-ranking")
     click.echo(f"picture of the hits: {result.picture}")
     query = result.rankings[0].query.decode()
-    console.done(f"next, imgrank search {result.bundle} {query} --rerank 50")
+    console.done(str(result.bundle), f"imgrank search {result.bundle} {query} --rerank 50")

@@ -33,11 +33,11 @@ def command(paths: tuple[bytes, ...], output: Path, **chosen: Any) -> int:
         imgrank embed ./photos -o db.h5
         find ./photos -name '*.jpg' -print0 | imgrank embed - -0 -o db.h5
     """
-    from imgrank.cli.console import Console
+    from imgrank.cli.console import Console, size
 
     console = Console(chosen["quiet"])
     skipped = run_embed(console, paths, output, chosen)
-    console.done(f"{output}: next, imgrank index {output}")
+    console.done(f"{output}: {size(output.stat().st_size)}", f"imgrank index {output}")
     return options.IMAGES_SKIPPED if skipped else 0
 
 

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -52,6 +53,10 @@ class LazyGroup(click.Group):
     ) -> NoReturn:
         """Run a command and exit: with its return value, or with the code of the error it raised."""
         extra.pop("standalone_mode", None)
+        # Libraries speak to programmers; what a user must know, we say ourselves.
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
         try:
             result = super().main(args, prog_name or "imgrank", standalone_mode=False, **extra)
             sys.stdout.flush()

@@ -76,7 +76,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
         skipped += run_cache_tokens(console, bundle, mllm=mllm, device=chosen["device"])
     if output is not None:
         _hint(console)
-    console.done(f"{bundle}: {size(bundle.stat().st_size)}; next, imgrank search {bundle} QUERY.jpg --rerank 50")
+    console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")
     return options.IMAGES_SKIPPED if skipped else 0
 
 

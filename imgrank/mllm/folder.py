@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,9 @@ def _fetch(model: str, revision: str | None, files: list[str]) -> Path:
             model, "its owner asks for a login: accept the terms on its page, then run `hf auth login`"
         ) from error
     except (OSError, ValueError, RuntimeError, network) as error:
+        # Some releases of the hub client ask the network for a known commit even when it is in the cache.
+        with suppress(OSError, ValueError):
+            return Path(snapshot_download(model, revision=revision, local_files_only=True))
         raise MissingModelError(
             model,
             f"there is no such folder, and it cannot be had from the Hugging Face hub ({type(error).__name__}); "

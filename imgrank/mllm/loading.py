@@ -69,7 +69,7 @@ def load_tokenizer(folder: ModelFolder) -> Any:
             return transformers.AutoTokenizer.from_pretrained(
                 folder.path, local_files_only=True, trust_remote_code=False
             )
-    except Exception as error:  # noqa: BLE001 - the tokenizers library raises the base class itself
+    except Exception as error:  # the tokenizers library raises the base class itself
         raise MissingModelError(folder.name, f"its tokenizer cannot be loaded from {folder.path}: {error}") from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from imgrank.encode.base import Encoder
     from imgrank.local.features import LocalFeatures
 
+_HOLDS = "holds descriptors of"
+_ONE = "one bundle has one encoder: write to another file"
 PART = 64  # rows of one commit; encoder batches divide it
 
 
@@ -151,24 +153,24 @@ def _state(bundle: Path) -> tuple[dict[bytes, tuple[int, ImageRecord]], Provenan
 
 
 def _choose_encoder(bundle: Path, model: Provenance | None, asked: EncoderSettings | None) -> EncoderSettings:
+    if asked is not None and Path(asked.model).is_dir():
+        asked = replace(asked, model=str(Path(asked.model).resolve()))  # it must be found from anywhere
     if model is None:
         return asked or EncoderSettings()
     stored = EncoderSettings.from_json(model.settings)
-    if asked is not None and asked != stored:
+    # A folder may have moved, and the number type may differ; the revision is compared once the model is loaded.
+    if asked is not None and replace(asked, model=stored.model, dtype=stored.dtype) != stored:
         raise MismatchError(
-            bundle,
-            f"holds descriptors of {model.model} with settings {stored.to_json()}, asked for {asked.to_json()}; "
-            "one bundle has one encoder: write to another file",
+            bundle, f"{_HOLDS} {model.model} with {model.settings}, asked for {asked.to_json()}; {_ONE}"
         )
-    return stored
+    return asked or stored
 
 
 def _check_same(bundle: Path, stored: Provenance, encoder: Encoder) -> None:
-    if (stored.model, stored.model_revision) != (encoder.name, encoder.revision):
+    if stored.model_revision != encoder.revision:
         raise MismatchError(
             bundle,
-            f"holds descriptors of {stored.model} ({stored.model_revision}), but here it is "
-            f"{encoder.name} ({encoder.revision}); use that revision, or embed into another file",
+            f"{_HOLDS} {stored.model} ({stored.model_revision}), not {encoder.name} ({encoder.revision}); {_ONE}",
         )
 
 

@@ -255,7 +255,7 @@ def figure(rng: Generator, colours: Floats, width: int, height: int) -> Image.Im
     height_map = np.where(solid, depth, depth[solid].min() if solid.any() else 0).astype(np.float32)
     surface = fractal(rng, height, width, slope=float(rng.uniform(0.9, 1.5)))
     bumps = np.sin(x * rng.uniform(0.1, 0.5)) * np.sin(y * rng.uniform(0.1, 0.5)) * np.float32(rng.choice([0, 0, 1.5]))
-    lit = relief(blurred(height_map, 1.5) + surface * np.float32(rng.uniform(0.3, 1.4)) + bumps, 2.4, 0.42)
+    lit = relief(height_map + surface * np.float32(rng.uniform(0.3, 1.4)) + bumps, 2.4, 0.42)
     hollow = np.clip((height_map - blurred(height_map, size * 0.06)) / (size * 0.08), -0.8, 0.3)
     if rng.uniform() < 0.5:
         paints = varied(rng, colours, count, 10)[part]

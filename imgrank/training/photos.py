@@ -48,7 +48,9 @@ def draw_photo(seed: int, size: tuple[int, int] | None = None) -> Pixels:
     choices = [kind for kind in KINDS if count == 1 or kind != "facade"]
     kinds: list[Kind] = [choices[i] for i in rng.integers(0, len(choices), count)]
     fitting = SETTINGS[kinds[0]] if kinds and rng.uniform() < 0.7 else tuple(SCENES)
-    scene = None if not kinds else fitting[int(rng.integers(len(fitting)))]
+    if not kinds:  # a bare wall, table or sea would teach nothing
+        fitting = tuple(scene for scene in SCENES if scene not in ("wall", "table", "water"))
+    scene = fitting[int(rng.integers(len(fitting)))]
     frame = Image.fromarray(draw_background(int(rng.integers(2**31)), height, width, scene=scene))
     if kinds and rng.uniform() < 0.4:
         frame = frame.filter(ImageFilter.GaussianBlur(float(np.exp(rng.uniform(np.log(0.5), np.log(5))))))

@@ -15,7 +15,7 @@ def wall(rng: Generator, height: int, width: int) -> Floats:
     colours = palette(rng, 4, vivid=float(rng.choice([0.0, 0.1, 0.4])))
     grain = (1.0, float(rng.choice([1.0, 1.0, 6.0])))
     surface = fractal(rng, height, width, slope=float(rng.uniform(1.1, 2.0)), grain=grain)
-    image = ramp(surface * np.float32(rng.uniform(0.1, 0.7)), colours[:3])
+    image = ramp(surface * np.float32(rng.uniform(0.05, 0.5)), colours[:3])
     tile = atlas(int(rng.integers(6)))[int(rng.integers(16))]
     zoom, turn = rng.uniform(0.4, 1.6), rng.normal(0, 0.1)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) * np.float32(zoom)
@@ -52,5 +52,5 @@ def plane(rng: Generator, height: int, width: int, horizon: float, colours: Floa
     near = np.clip(1.6 / (depth * zoom), 0.08, 1)
     stains = fractal(rng, height, width, slope=1.6, grain=(1.0, 2.0))
     strength = np.float32(rng.choice([0.03, rng.uniform(0.1, 0.5)]))
-    image = ramp(stains * np.float32(rng.uniform(0.2, 0.6)), colours) + (grain * near * strength)[..., None]
+    image = ramp(stains * np.float32(rng.uniform(0.05, 0.4)), colours) + (grain * near * strength)[..., None]
     return np.asarray(image, dtype=np.float32)

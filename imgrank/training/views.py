@@ -23,7 +23,7 @@ class View:
     side, nothing else in the frame and no camera effects.
 
     Attributes:
-        scale: the object's longer side over the frame's shorter side.
+        scale: the whole object's longer side over the frame's shorter side.
         centre: (x, y) of the object's middle, as fractions of the frame.
         rotation: degrees in the image plane, counterclockwise.
         yaw: turn about the vertical axis in degrees (perspective), -60 to 60.
@@ -181,18 +181,22 @@ def place(
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     flat = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]]) - [width / 2, height / 2]
     corners = _turned(flat, rotation, yaw, pitch, 1.8 * max(width, height)) + _whole(at, width, height)
-    low = np.floor(corners.min(axis=0)).astype(int) - 1
-    high = np.ceil(corners.max(axis=0)).astype(int) + 1
+    reach = max(2, round(0.03 * max(width, height)))
+    margin = 3 * reach if shadow > 0 else 1  # room for the shadow to fade out
+    low = np.floor(corners.min(axis=0)).astype(int) - margin
+    high = np.ceil(corners.max(axis=0)).astype(int) + margin
     low, high = np.maximum(low, 0), np.minimum(high, frame.size)
     if (high <= low).any():
         return corners
-    source = flat + np.array([width / 2, height / 2])
-    matrix = _homography(corners - low, source)
     box = (int(high[0] - low[0]), int(high[1] - low[1]))
-    warped = image.transform(box, Image.Transform.PERSPECTIVE, matrix, Image.Resampling.BICUBIC)
+    if rotation or yaw or pitch:
+        matrix = _homography(corners - low, flat + np.array([width / 2, height / 2]))
+        warped = image.transform(box, Image.Transform.PERSPECTIVE, matrix, Image.Resampling.BICUBIC)
+    else:  # the corner lies on whole pixels: nothing to interpolate, and rounding errors would
+        warped = Image.new("RGBA", box, (0, 0, 0, 0))
+        warped.paste(image, (round(corners[0, 0]) - int(low[0]), round(corners[0, 1]) - int(low[1])))
     alpha = warped.getchannel("A")
     if shadow > 0:
-        reach = max(2, round(0.03 * max(width, height)))
         # Blurred at a quarter of the size: a soft shadow has nothing finer, and it is many times faster.
         coarse = alpha.resize((alpha.width // 4 + 1, alpha.height // 4 + 1), Image.Resampling.BILINEAR)
         coarse = coarse.filter(ImageFilter.GaussianBlur(reach / 4)).point(lambda v: int(v * shadow))

@@ -73,10 +73,15 @@ def test_appending_does_not_rewrite_what_is_there(bundle: Path) -> None:
 
 def test_a_transaction_that_raises_leaves_the_file_as_it_was(bundle: Path) -> None:
     before = bundle.read_bytes()
-    with file.Writer(bundle) as writer, pytest.raises(ZeroDivisionError), writer.transaction() as root:
-        append_images(root, [record(10)])
-        root.flush()
-        raise ZeroDivisionError
+
+    def failing(writer: file.Writer) -> None:
+        with writer.transaction() as root:
+            append_images(root, [record(10)])
+            root.flush()
+            raise ZeroDivisionError
+
+    with file.Writer(bundle) as writer, pytest.raises(ZeroDivisionError):
+        failing(writer)
     assert bundle.read_bytes() == before
     assert not journal_path(bundle).exists()
     assert not lock_path(bundle).exists()

@@ -134,6 +134,15 @@ def test_an_older_models_separate_template_is_used(model_folder, tmp_path):
     assert "From afar." in load_mllm(str(folder), device="cpu").chat(messages)
 
 
+def test_a_template_that_refuses_the_prompt_is_an_error_of_the_model(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("qwen3_vl"), tmp_path / "model")
+    for file in folder.glob("*.jinja"):
+        file.unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ raise_exception('no system') }}"}))
+    with pytest.raises(MissingModelError, match="no system"):
+        load_mllm(str(folder), device="cpu").chat([{"role": "user", "content": []}])
+
+
 def test_a_tokenizer_without_the_placeholder_is_refused(model_folder, tmp_path):
     folder = shutil.copytree(model_folder("qwen3_vl"), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())

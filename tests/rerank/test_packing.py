@@ -207,6 +207,20 @@ def test_float16_tokens_score_like_their_float32_values(setup):
     np.testing.assert_array_equal(scorer.score(half[0], half[1:]), scorer.score(wide[0], wide[1:]))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_comes_close_to_float32(tmp_path, family):
+    folder = save_tiny_mllm(tmp_path / family, family)
+    random = np.random.default_rng(0)
+    photos = [random.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(6)]
+    scores = {}
+    for dtype in ("float32", "bfloat16"):
+        model = load_mllm(str(folder), device="cpu", dtype=dtype)
+        tokens = model.encode(photos, longer_side=128, max_tokens=50)
+        scores[dtype] = PairScorer(model, prompt_for("object")).score(tokens[0], tokens[1:])
+    error = np.abs(scores["bfloat16"] - scores["float32"]).max()
+    assert 0 < error < 0.3
+
+
 def test_tokens_of_another_model_are_refused(setup):
     scorer = PairScorer(setup.model, prompt_for("object"))
     alien = VisualTokens(np.zeros((1, 7, 3), np.float32), np.zeros((1, 2), np.uint16), (1, 1))

@@ -1,0 +1,50 @@
+"""Write docs/cli.md from the commands' own help.
+
+python docs/generate_cli.py           writes it
+python docs/generate_cli.py --check   fails when it is not up to date
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from imgrank.cli import cli
+
+PAGE = Path(__file__).with_name("cli.md")
+HEAD = """# Command line
+
+Made from `--help` by `docs/generate_cli.py`; do not edit. What all commands share is in
+[shell.md](shell.md).
+"""
+
+
+def page() -> str:
+    """Return the text of the page."""
+    parts = [HEAD]
+    context = click.Context(cli, info_name="imgrank")
+    for command, name in [(cli, "imgrank")] + [
+        (cli.get_command(context, child), f"imgrank {child}") for child in cli.list_commands(context)
+    ]:
+        assert command is not None
+        own = click.Context(
+            command, info_name=name, help_option_names=["-h", "--help"], max_content_width=100, terminal_width=100
+        )
+        parts.append(f"## {name}\n\n```text\n{command.get_help(own)}\n```\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Write or check the page."""
+    text = page()
+    if sys.argv[1:] == ["--check"]:
+        if not PAGE.exists() or PAGE.read_text() != text:
+            sys.exit("docs/cli.md is out of date; run: python docs/generate_cli.py")
+    else:
+        PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
