@@ -20,7 +20,7 @@ Prune = Literal["divprune", "grid", "none"]
 TokenDtype = Literal["float16", "int8"]
 ScorerName = Literal["auto", "mllm", "maxsim", "geometric"]
 Task = Literal["object", "landmark", "artwork", "product"]
-Device = str  # "auto", "cpu", "cuda", "cuda:1", "mps"
+OutputFormat = Literal["table", "jsonl", "tsv", "trec", "paths"]
 
 
 @dataclass(frozen=True)

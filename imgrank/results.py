@@ -19,7 +19,6 @@ import numpy as np
 from imgrank.errors import RecordError
 
 SCHEMA_VERSION = 1
-FORMATS = ("table", "jsonl", "tsv", "trec", "paths")
 MAX_LINE = 2**20  # bytes of one record; a longer line is refused before it is parsed
 
 

@@ -106,14 +106,16 @@ def print_table(ranking: Ranking) -> None:
         table.add_row(*cells, Text(display(hit.path)))
     if not ranking.hits:
         table.add_row(*[""] * (len(table.columns) - 1), "no hits")
-    Screen(file=sys.stdout, highlight=False, no_color=bool(os.environ.get("NO_COLOR"))).print(table)
+    # Without a colour system rich writes no escape codes at all, not even bold ones.
+    colours = None if os.environ.get("NO_COLOR") else "auto"
+    Screen(file=sys.stdout, highlight=False, color_system=colours).print(table)
 
 
 class Output:
     """Writes rankings to standard output in one format, flushed for each query.
 
     Args:
-        form: one of `imgrank.results.FORMATS`, or None for a table on a terminal and JSON lines elsewhere.
+        form: one of `imgrank.config.OutputFormat`, or None for a table on a terminal and JSON lines elsewhere.
         nul: end records with NUL.
     """
 

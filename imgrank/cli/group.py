@@ -48,6 +48,17 @@ class LazyGroup(click.Group):
                 raise
             raise click.UsageError(f"No command {args[0]!r}. Did you mean {' or '.join(close)}?", ctx) from error
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a closed pipe ends it without an error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:  # caught here, because click would make a failure of it
+            # The reader of our output has seen enough (`| head`). Python would complain again when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+
     def main(  # type: ignore[override]  # narrower than click's overloads: always ends the process
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
@@ -59,7 +70,6 @@ class LazyGroup(click.Group):
             warnings.simplefilter("ignore")
         try:
             result = super().main(args, prog_name or "imgrank", standalone_mode=False, **extra)
-            sys.stdout.flush()
             sys.exit(result if isinstance(result, int) else 0)
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
@@ -69,10 +79,6 @@ class LazyGroup(click.Group):
         except (click.Abort, KeyboardInterrupt):
             click.echo("imgrank: interrupted; finished parts are kept, run the same command again to go on", err=True)
             sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # The reader of our output has seen enough (`| head`). Python would complain again when it flushes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(0)
         except ImgrankError as error:
             _fail(str(error), error.exit_code)
         except MemoryError:

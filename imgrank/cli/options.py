@@ -13,6 +13,7 @@ from imgrank.config import (
     PRESETS,
     DecodeSettings,
     EncoderSettings,
+    OutputFormat,
     Pooling,
     Prune,
     RerankSettings,
@@ -22,7 +23,6 @@ from imgrank.config import (
     TokenSettings,
 )
 from imgrank.errors import InputError, SettingsError
-from imgrank.results import FORMATS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -184,7 +184,7 @@ scorer_options = together(
 
 output_options = together(
     click.option(
-        "--format", "form", type=click.Choice(FORMATS), help="[default: table on a terminal, jsonl elsewhere]"
+        "--format", "form", type=click.Choice(get_args(OutputFormat)), help="[default: table on a terminal, jsonl elsewhere]"
     ),
     click.option(
         "--exit-status", is_flag=True, help=f"Exit with {NOTHING_FOUND} when nothing was found, as grep does with 1."

@@ -17,9 +17,10 @@ from imgrank.training.noise import Colour, Generator
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 Fill = int | Colour
 
-_ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl cr dr fl gr pl pr sh sl st th tr qu".split()
-_NUCLEI = "a e i o u a e i o ai ea ee ie oa oo ou y".split()
-_CODAS = ["", "", "", "n", "r", "l", "s", "t", "m", "x", "nd", "rt", "st", "ck"]
+# Short of some sounds on purpose, so that chance spells few rude words.
+_ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl cr dr fl gr pl pr sl st th tr qu".split()
+_NUCLEI = "a e i o a e i o ai ea ee ie oa oo ou y".split()
+_CODAS = ["", "", "", "n", "r", "l", "s", "m", "x", "nd", "rt", "st", "lm"]
 
 
 def block(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-EXAMPLE = {"queries/query-00.jpg", "queries/query-04.jpg"}
+QUERIES = ["queries/query-00.jpg", "queries/query-01.jpg"]
 
 
 def records(output: bytes) -> list[dict]:
@@ -46,10 +46,10 @@ def test_a_misspelt_command_names_the_nearest(imgrank) -> None:
 
 
 def test_search_writes_one_json_record_for_each_hit(imgrank, collection: Path) -> None:
-    run = imgrank("search", "db.h5", *sorted(EXAMPLE), "-k", 3, cwd=collection)
+    run = imgrank("search", "db.h5", *QUERIES, "-k", 3, cwd=collection)
     assert run.returncode == 0, run.stderr.decode()
     hits = records(run.stdout)
-    assert [(hit["query"], hit["rank"]) for hit in hits] == [(q, r) for q in sorted(EXAMPLE) for r in (1, 2, 3)]
+    assert [(hit["query"], hit["rank"]) for hit in hits] == [(q, r) for q in QUERIES for r in (1, 2, 3)]
     for hit in hits:
         assert list(hit) == ["schema_version", "query", "rank", "id", "path", "score", "similarity"]
         assert (collection / hit["path"]).is_file()
@@ -59,9 +59,10 @@ def test_search_writes_one_json_record_for_each_hit(imgrank, collection: Path) -
 
 def test_search_finds_the_photos_of_the_object(imgrank, collection: Path) -> None:
     run = imgrank("search", "db.h5", "queries", "-k", 1, "--rerank", 10, cwd=collection)
-    best = {hit["query"]: hit["path"] for hit in records(run.stdout)}
-    assert best["queries/query-00.jpg"].startswith("photos/object-00")
-    assert best["queries/query-04.jpg"].startswith("photos/object-04")
+    best = {(Path(hit["query"]).name, Path(hit["path"]).name) for hit in records(run.stdout)}
+    qrels = {tuple(line.split("\t")[::2]) for line in (collection / "qrels.tsv").read_text().splitlines()}
+    assert len(best) == 2
+    assert best <= qrels
 
 
 def test_reranked_records_say_by_what(imgrank, collection: Path) -> None:
@@ -115,7 +116,7 @@ def test_a_stream_is_answered_line_by_line(collection: Path) -> None:
     with subprocess.Popen(command, cwd=collection, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
         assert child.stdout is not None
-        for query in sorted(EXAMPLE):
+        for query in QUERIES:
             child.stdin.write(query.encode() + b"\n")
             child.stdin.flush()
             assert json.loads(child.stdout.readline())["query"] == query  # would hang if it waited for more

@@ -218,7 +218,7 @@ def test_bfloat16_comes_close_to_float32(tmp_path, family):
         tokens = model.encode(photos, longer_side=128, max_tokens=50)
         scores[dtype] = PairScorer(model, prompt_for("object")).score(tokens[0], tokens[1:])
     error = np.abs(scores["bfloat16"] - scores["float32"]).max()
-    assert 0 < error < 0.3
+    assert 0 < error < 0.15
 
 
 def test_tokens_of_another_model_are_refused(setup):
