@@ -19,6 +19,9 @@ STATUS_NAMES = (
 )
 OK = 0
 
+DIGEST_SIZE = 16  # bytes
+NO_DIGEST = bytes(DIGEST_SIZE)  # of a file that could not be read
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -27,7 +30,16 @@ class ImageRecord:
     path: bytes  # as given, or relative to a bundle's root
     size: int  # bytes
     mtime_ns: int  # nanoseconds since 1970
-    digest: bytes  # 16 bytes, BLAKE2b of the content; zeros when it could not be read
+    digest: bytes  # DIGEST_SIZE bytes, BLAKE2b of the content; NO_DIGEST when it could not be read
     width: int  # pixels after the EXIF turn; 0 when not decoded
     height: int
     status: int  # index into STATUS_NAMES
+
+
+def status_of(name: str) -> int:
+    """Return the status code of a status name.
+
+    Raises:
+        ValueError: no such name (a defect of the caller, never of a photo).
+    """
+    return STATUS_NAMES.index(name)

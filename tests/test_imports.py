@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgrank"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SHARED = {"config", "records", "results", "devices", "errors", "arrays", "progress", "version"}
+SHARED = {"config", "records", "results", "devices", "errors", "arrays", "progress", "version", "checkpoints", "pretrained"}
 SIBLINGS = {"images", "encode", "bundle", "index", "mllm", "tokens", "local"}
 ALLOWED = {  # folder -> folders it may import beside itself and the shared modules
     "images": set(),
@@ -26,8 +26,8 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
 OWNERS = {  # library -> where it may be imported
     "h5py": {"bundle", "steps.embed", "steps.cache_tokens"},
     "hnswlib": {"index.hnsw"},
-    "transformers": {"encode", "mllm"},
-    "huggingface_hub": {"encode", "mllm"},
+    "transformers": {"encode", "mllm", "pretrained"},
+    "huggingface_hub": {"checkpoints", "pretrained"},
     "cv2": {"local"},
     "PIL": {"images", "report", "training", "steps.demo"},
     "pillow_heif": {"images"},

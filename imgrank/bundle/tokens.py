@@ -149,6 +149,10 @@ class TokenTable:
                 raise DamagedBundleError(self.path, f"/tokens/{self.name}/columns/{name}", "does not match the offsets")
         return offsets
 
+    @cached_property
+    def _per_image(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+        return self.images["crc32"].read(), self.images["grid"].read(), self.images["status"].read()
+
     def read(self, rows: Sequence[int]) -> list[ImageTokens]:
         """Read the tokens of image rows, in the order asked for.
 
@@ -158,8 +162,7 @@ class TokenTable:
             DamagedBundleError: a checksum does not match.
         """
         result: list[ImageTokens | None] = [None] * len(rows)
-        checksums = self.images["crc32"].read()
-        grids, statuses = self.images["grid"].read(), self.images["status"].read()
+        checksums, grids, statuses = self._per_image
         for place in sorted(range(len(rows)), key=lambda place: rows[place]):
             row = rows[place]
             if not 0 <= row < len(self):

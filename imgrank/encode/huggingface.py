@@ -1,16 +1,15 @@
 """Global descriptors from the vision towers of transformers: DINOv2, DINOv3, CLIP, SigLIP, SigLIP 2.
 
-It joins what its neighbours know: `checkpoint` finds the files, `families` says what the model is, `preprocess` makes
-its input and `pooling` its output. It knows no file of photos and no bundle.
+It joins what others know: `imgrank.checkpoints` finds the files, `imgrank.pretrained` loads them, `families` says what
+the model is, `preprocess` makes its input and `pooling` its output. It knows no file of photos and no bundle.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,16 @@ import torch
 from torch import Tensor
 
 from imgrank.arrays import Floats, Pixels, unit_rows
+from imgrank.checkpoints import Checkpoint, find_checkpoint
 from imgrank.config import EncoderSettings
 from imgrank.devices import is_out_of_memory, pick_device, pick_dtype, torch_dtype
 from imgrank.encode.base import JSON, Encoded
-from imgrank.encode.checkpoint import Checkpoint, find_checkpoint
 from imgrank.encode.families import Family, Inputs, family_of, side_of
 from imgrank.encode.pooling import is_finite
-from imgrank.encode.preprocess import FixedSize, Patches, check_photo, read_preprocessor
+from imgrank.encode.preprocess import FixedSize, Patches, read_preprocessor
 from imgrank.errors import MissingDeviceError, MissingModelError, SettingsError
+from imgrank.images.resize import check_pixels
+from imgrank.pretrained import load_model, reading
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 _BATCH = {"cpu": 8, "mps": 16, "cuda": 64}
 _SIDE_LIMIT = 4096  # pixels; attention over more patches than that gives fits no device
 _PREPARE_THREADS = 8
+_TRAINING_ONLY = ("mask_token",)  # left out of some checkpoints
 
 
 class HuggingFaceEncoder:
@@ -59,11 +61,14 @@ class HuggingFaceEncoder:
         found = find_checkpoint(name, settings.revision, accept=lambda config: family_of(name, config))
         self._family = family_of(name, found.config)
         self._pooling = self._family.pooling(name, settings.pooling)
-        self._steps = read_preprocessor(name, found.preprocessor, self._family.processor)
-        config = _vision_config(found, self._family, self._pooling)
+        self._steps = read_preprocessor(name, found.image_processor, self._family.processor)
+        model_class = _model_class(self._family.class_for(self._pooling))
+        config = _vision_config(model_class, found, self._family, self._pooling)
         self._steps = _at_size(name, self._family, config, self._steps, settings.image_size)
         self._interpolate = self._family.positions == "flag" and settings.image_size is not None
-        self._model = _load(found, self._family.class_for(self._pooling), config, self._device, self._dtype)
+        self._model = load_model(
+            model_class, found, device=self._device, dtype=self._dtype, optional=_TRAINING_ONLY, config=config
+        )
         self._config = config
         self._dim = _dim_of(config, projected=self._pooling == "head" and self._family.headless_class is not None)
         self._batch_size = batch_size or _BATCH[self._device.split(":")[0]]
@@ -120,7 +125,7 @@ class HuggingFaceEncoder:
             MissingDeviceError: one photo alone does not fit into memory.
         """
         for position, photo in enumerate(images):
-            check_photo(photo, position)
+            check_pixels(photo, f"photo {position} of the batch")
         parts: list[Floats] = []
         done = 0
         while done < len(images):
@@ -195,15 +200,15 @@ class HuggingFaceEncoder:
             return self._family.pool(output, self._pooling, self._config, mask)
 
 
-def _vision_config(found: Checkpoint, family: Family, pooling: str) -> Any:
-    import transformers
+def _model_class(name: str) -> Any:
+    import transformers  # here, so that a checkpoint that is not found is told without waiting for it
 
-    model_class = getattr(transformers, family.class_for(pooling))
-    try:
-        with _quiet_transformers():
-            config = model_class.config_class.from_pretrained(found.folder, local_files_only=True)
-    except _loading_errors() as error:
-        raise MissingModelError(found.name, f"its config.json cannot be used: {_first_line(error)}") from error
+    return getattr(transformers, name)
+
+
+def _vision_config(model_class: Any, found: Checkpoint, family: Family, pooling: str) -> Any:
+    with reading(found, "its config.json"):
+        config = model_class.config_class.from_pretrained(found.path, local_files_only=True)
     family.configure(config, found.config, pooling, found.name)
     return config
 
@@ -240,66 +245,3 @@ def _dim_of(config: Any, *, projected: bool) -> int:
         return int(config.projection_dim)
     stages = getattr(config, "hidden_sizes", None)
     return int(stages[-1]) if stages else int(config.hidden_size)
-
-
-def _load(found: Checkpoint, class_name: str, config: Any, device: str, dtype: str) -> Any:
-    """Load the weights, all of them, from safetensors only."""
-    import transformers
-
-    model_class = getattr(transformers, class_name)
-    try:
-        with _quiet_transformers():
-            model, report = model_class.from_pretrained(
-                found.folder,
-                config=config,
-                dtype=torch_dtype(dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        # transformers fills what a checkpoint lacks with random numbers and only warns.
-        # The mask token serves training alone.
-        missing = sorted(key for key in report["missing_keys"] if not key.endswith("mask_token"))
-        if missing:
-            few = ", ".join(missing[:3])
-            raise MissingModelError(
-                found.name, f"its weights lack {len(missing)} tensors that {class_name} needs ({few}, ...)"
-            )
-        return model.eval().requires_grad_(False).to(device)
-    except _loading_errors() as error:
-        if is_out_of_memory(error):
-            reason = f"the weights of {found.name!r} do not fit into its memory; use a smaller model or --device cpu"
-            raise MissingDeviceError(device, reason) from error
-        reason = f"its weights cannot be loaded ({_first_line(error)}); download it again"
-        raise MissingModelError(found.name, reason) from error
-
-
-def _loading_errors() -> tuple[type[Exception], ...]:
-    """Return what transformers lets through when a file is damaged or two files do not fit each other."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    plain = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, RuntimeError, MemoryError)
-    return (*plain, StrictDataclassError, SafetensorError)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars and its report of unused weights off standard error, and then set both back."""
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

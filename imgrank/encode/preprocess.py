@@ -16,7 +16,7 @@ import numpy as np
 
 from imgrank.arrays import Floats, Pixels
 from imgrank.encode.base import JSON
-from imgrank.errors import InputError, SettingsError
+from imgrank.errors import SettingsError
 from imgrank.images.resize import center_crop, normalize, resize
 
 _CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
@@ -255,18 +255,6 @@ def read_preprocessor(model: str, values: Mapping[str, Any], usual: str) -> Fixe
     elif isinstance(resize_to, int):
         raise read.wrong("size", "without a centre crop, photos of different proportions do not fit into one batch")
     return FixedSize(resize_to, crop_to, resample, mean, std, scale)
-
-
-def check_photo(photo: Pixels, position: int) -> None:
-    """Refuse an array that is not a photo.
-
-    Raises:
-        InputError: `photo` is not (height, width, 3) uint8 with at least one pixel; the message gives its position.
-    """
-    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or 0 in photo.shape:
-        raise InputError(
-            f"photo {position} of the batch is {photo.dtype} {photo.shape}; expected uint8 (height, width, 3)"
-        )
 
 
 class _Reader:

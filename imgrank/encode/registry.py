@@ -10,9 +10,9 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING
 
+from imgrank.checkpoints import HUB_ID, is_folder
 from imgrank.config import EncoderSettings
 from imgrank.encode.base import Encoder
-from imgrank.encode.checkpoint import HUB_ID, is_folder
 from imgrank.errors import MissingModelError, SettingsError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 
 from imgrank.errors import ImageError
-from imgrank.images.records import DIGEST_SIZE
+from imgrank.records import DIGEST_SIZE
 
 _BLOCK = 1 << 20  # bytes
 

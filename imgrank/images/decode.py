@@ -21,7 +21,7 @@ from imgrank.errors import ImageError, ImgrankError
 from imgrank.images.colour import flatten, to_srgb
 from imgrank.images.content import read_content
 from imgrank.images.formats import FORMATS, HEAD, byte_limit, open_image, png_essentials, sniff
-from imgrank.images.records import NO_DIGEST, ImageRecord, status_of
+from imgrank.records import NO_DIGEST, ImageRecord, status_of
 from imgrank.images.resize import fitted_size
 from imgrank.images.scan import display, printable
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from imgrank.arrays import Floats, Pixels
-from imgrank.errors import SettingsError
+from imgrank.errors import InputError, SettingsError
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -21,6 +21,20 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+def check_pixels(pixels: Pixels, what: str = "the photo") -> None:
+    """Refuse an array that is not a photo.
+
+    Args:
+        pixels: expected to be (height, width, 3) uint8 with at least one pixel.
+        what: it is called in the message.
+
+    Raises:
+        InputError: another shape or type, or no pixels.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        raise InputError(f"{what} is {pixels.dtype} {pixels.shape}; expected uint8 (height, width, 3)")
 
 
 def fitted_size(width: int, height: int, longer_side: int, *, enlarge: bool = False) -> tuple[int, int]:

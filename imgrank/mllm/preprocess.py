@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from imgrank.arrays import Pixels
-from imgrank.errors import InputError, SettingsError
+from imgrank.errors import SettingsError
+from imgrank.images.resize import check_pixels as check_pixels
 from imgrank.images.resize import normalize, resize
 
 
@@ -87,13 +87,3 @@ def patches(image: Pixels, rows: int, columns: int, settings: PatchSettings) -> 
     blocks = blocks.permute(1, 4, 2, 5, 0, 3, 6)  # (rows, columns, merge, merge, 3, patch, patch)
     blocks = blocks.unsqueeze(5).expand(*blocks.shape[:5], settings.frames, patch, patch)
     return blocks.reshape(rows * columns * merge * merge, 3 * settings.frames * patch * patch)
-
-
-def check_pixels(image: Pixels) -> None:
-    """Refuse what is not a (height, width, 3) uint8 photo.
-
-    Raises:
-        InputError: another shape or type, or no pixels.
-    """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise InputError(f"a photo must be (height, width, 3) uint8, not {image.shape} {image.dtype}")

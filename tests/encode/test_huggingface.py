@@ -332,7 +332,7 @@ def test_weights_that_lack_a_tensor_are_refused_not_filled_with_random_numbers(c
     weights = load_file(folder / "model.safetensors")
     del weights["visual_projection.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(MissingModelError, match=r"lack 1 tensors .*visual_projection\.weight"):
+    with pytest.raises(MissingModelError, match=r"lack 1 of the tensors .*visual_projection\.weight"):
         encoder(folder)
     assert encoder(folder, pooling="cls").dim == 16
 

@@ -14,7 +14,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import (
     get_image_size_for_max_num_patches,
 )
 
-from imgrank.encode.preprocess import FixedSize, Patches, check_photo, naflex_grid, read_preprocessor
+from imgrank.encode.preprocess import FixedSize, Patches, naflex_grid, read_preprocessor
 from imgrank.errors import InputError, SettingsError
 
 SIZES = [(300, 500), (500, 300), (224, 224), (31, 90), (401, 399), (640, 223)]
@@ -197,12 +197,3 @@ def test_grid_equals_the_bisection_of_transformers():
     for height, width in rng.integers(1, 4000, (300, 2)).tolist():
         target = get_image_size_for_max_num_patches(height, width, 16, 256)
         assert naflex_grid(height, width, 16, 256) == (target[0] // 16, target[1] // 16)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
-)
-def test_what_is_not_a_photo_is_refused(wrong):
-    with pytest.raises(InputError, match="photo 3 of the batch"):
-        check_photo(wrong, 3)

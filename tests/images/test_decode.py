@@ -13,7 +13,7 @@ from PIL import Image, features
 from imgrank.config import DecodeSettings
 from imgrank.errors import ImageError, SettingsError
 from imgrank.images.decode import decode, decode_bytes, read_photo
-from imgrank.images.records import NO_DIGEST, STATUS_NAMES
+from imgrank.records import NO_DIGEST, STATUS_NAMES
 
 LOSSLESS = {
     "PNG": {},

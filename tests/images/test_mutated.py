@@ -12,7 +12,7 @@ from PIL import Image
 from imgrank.config import DecodeSettings
 from imgrank.errors import ImageError
 from imgrank.images.decode import Photo, decode_bytes
-from imgrank.images.records import STATUS_NAMES
+from imgrank.records import STATUS_NAMES
 
 
 def valid(format, **options):

@@ -40,7 +40,7 @@ def test_weights_that_lack_a_tensor_are_refused(model_folder, tmp_path):
     (name,) = (name for name in tensors if name.endswith("layers.1.mlp.up_proj.weight"))
     del tensors[name]
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(MissingModelError, match=r"lacks 1 tensors.*layers\.1\.mlp\.up_proj"):
+    with pytest.raises(MissingModelError, match=r"lack 1 of the tensors.*layers\.1\.mlp\.up_proj"):
         load_mllm(str(folder), device="cpu")
 
 

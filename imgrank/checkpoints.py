@@ -1,6 +1,7 @@
-"""Find the files of a Hugging Face checkpoint, in a folder or on the hub, and say which weights they are.
+"""Find the files of a model in the Hugging Face layout, in a folder or on the hub, and say which weights they are.
 
-Only JSON and safetensors files are asked for, so no code of a checkpoint ever runs. This module knows no model family.
+Only JSON, text and safetensors files are asked for, so no code of a model ever runs. This module knows no
+architecture and loads no weights.
 """
 
 from __future__ import annotations
@@ -10,26 +11,30 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from imgrank.errors import MissingModelError, SettingsError
 
-HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+Config = Mapping[str, Any]  # a JSON object
+
+HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 _JSON_LIMIT = 16 * 2**20  # bytes; the largest known config or shard index is below 1 MiB
 _BLOCKS, _BLOCK = 64, 4096  # of each weight file: how many places are read, and bytes at each
-_FILES = [
+_INDEX = "model.safetensors.index.json"
+_FILES = (
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "model.safetensors",
-    "model.safetensors.index.json",
+    _INDEX,
     "model-*-of-*.safetensors",
-]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,21 +43,26 @@ class Checkpoint:
 
     Attributes:
         name: as the user gave it.
-        folder: where the files lie.
+        path: the folder where the files lie.
         revision: the commit hash for a hub id; for a folder `digest_of`.
         config: what config.json says.
-        preprocessor: how photos become pixel values, as preprocessor_config.json says.
+        image_processor: how photos become pixel values: preprocessor_config.json, or the image part of
+            processor_config.json.
     """
 
     name: str
-    folder: Path
+    path: Path
     revision: str
-    config: Mapping[str, Any]
-    preprocessor: Mapping[str, Any]
+    config: Config
+    image_processor: Config
 
 
 def find_checkpoint(
-    name: str, revision: str | None = None, *, accept: Callable[[Mapping[str, Any]], object] = lambda config: None
+    name: str,
+    revision: str | None = None,
+    *,
+    accept: Callable[[Config], object] = lambda config: None,
+    extra: Sequence[str] = (),
 ) -> Checkpoint:
     """Find a checkpoint, downloading it where it is a hub id that is not in the cache.
 
@@ -60,6 +70,7 @@ def find_checkpoint(
         name: a folder, or a hub id "organization/name".
         revision: branch, tag or commit of a hub id; None: its main branch.
         accept: is called with config.json before any weights are downloaded, and raises where the model is of no use.
+        extra: patterns of further files to download, beside the configuration and the weights.
 
     Raises:
         SettingsError: a revision of a folder.
@@ -69,16 +80,19 @@ def find_checkpoint(
         folder = Path(name).expanduser()
         if revision is not None:
             raise SettingsError(f"{name!r} is a folder, which has no revision {revision!r}; leave the revision out")
-        config = _read_json(name, folder, "config.json")
+        config = read_json(name, folder / "config.json")
         accept(config)
         weights = _weight_files(name, folder)
-        return Checkpoint(name, folder, digest_of(folder, weights), config, _preprocessor(name, folder))
-    folder = _from_hub(name, revision, ["config.json"])
-    config = _read_json(name, folder, "config.json")
+        return Checkpoint(name, folder, digest_of(folder, weights), config, _image_processor(name, folder))
+    if not HUB_ID.fullmatch(name):
+        raise MissingModelError(name, "there is no such folder, and ids on the Hugging Face hub are ORGANIZATION/NAME")
+    folder = _fetch(name, revision, ["config.json"])
+    config = read_json(name, folder / "config.json")
     accept(config)
-    folder = _from_hub(name, folder.name, _FILES)  # the cache names a snapshot's folder after its commit
+    commit = folder.name  # the cache names a snapshot's folder after its commit
+    folder = _fetch(name, commit, [*_FILES, *extra])
     _weight_files(name, folder)
-    return Checkpoint(name, folder, folder.name, config, _preprocessor(name, folder))
+    return Checkpoint(name, folder, commit, config, _image_processor(name, folder))
 
 
 def is_folder(name: str) -> bool:
@@ -86,7 +100,7 @@ def is_folder(name: str) -> bool:
     return name != "" and Path(name).expanduser().is_dir()
 
 
-def digest_of(folder: Path, weights: list[Path]) -> str:
+def digest_of(folder: Path, weights: Sequence[Path]) -> str:
     """Digest the identity of a folder's weights without reading them whole.
 
     BLAKE2b over config.json and, for each weight file, its name, its size and 64 blocks of 4 KiB spread evenly from
@@ -104,15 +118,23 @@ def digest_of(folder: Path, weights: list[Path]) -> str:
     return f"blake2b-{digest.hexdigest()}"
 
 
-def _read_json(name: str, folder: Path, file: str) -> Mapping[str, Any]:
-    path = folder / file
+def read_json(name: str, path: Path) -> Config:
+    """Read a JSON object of a model's folder.
+
+    Args:
+        name: of the model, for messages.
+        path: the file.
+
+    Raises:
+        MissingModelError: the file is missing, cannot be read, is unreasonably large or holds something else.
+    """
     try:
         size = path.stat().st_size
         if size > _JSON_LIMIT:
-            raise MissingModelError(name, f"{path} has {size} bytes, too many for a {file}; download it again")
+            raise MissingModelError(name, f"{path} has {size} bytes, too many for a {path.name}; download it again")
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise MissingModelError(name, f"{folder} lacks {file}; copy it from where the model was published") from None
+        raise lacks(name, path) from None
     except OSError as error:
         raise MissingModelError(name, f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -122,31 +144,35 @@ def _read_json(name: str, folder: Path, file: str) -> Mapping[str, Any]:
     return value
 
 
-def _preprocessor(name: str, folder: Path) -> Mapping[str, Any]:
+def lacks(name: str, path: Path) -> MissingModelError:
+    """Return the error of a model whose folder has no file at `path`."""
+    return MissingModelError(name, f"{path.parent} lacks {path.name}; copy it from where the model was published")
+
+
+def _image_processor(name: str, folder: Path) -> Config:
     # No fallback to a family's usual values: the resolution differs between checkpoints of one family, and a wrong
     # one gives descriptors that look right and rank badly.
     if not (folder / "preprocessor_config.json").exists() and (folder / "processor_config.json").exists():
         # Where a whole processor was saved by transformers 5, the image part lies inside this file.
-        inner = _read_json(name, folder, "processor_config.json").get("image_processor")
-        if isinstance(inner, dict):
-            return inner
-    return _read_json(name, folder, "preprocessor_config.json")
+        part = read_json(name, folder / "processor_config.json").get("image_processor")
+        if isinstance(part, dict):
+            return part
+    return read_json(name, folder / "preprocessor_config.json")
 
 
 def _weight_files(name: str, folder: Path) -> list[Path]:
     single = folder / "model.safetensors"
-    if single.exists():
+    if single.is_file():
         return [single]
-    index = "model.safetensors.index.json"
-    if (folder / index).exists():
-        shards = _read_json(name, folder, index).get("weight_map")
+    if (folder / _INDEX).is_file():
+        shards = read_json(name, folder / _INDEX).get("weight_map")
         if not isinstance(shards, dict) or not shards:
-            raise MissingModelError(name, f"{folder / index} names no weight files; download it again")
+            raise MissingModelError(name, f"{folder / _INDEX} names no weight files; download it again")
         # A shard is a bare file name: nothing outside the folder is opened.
-        paths = [folder / Path(str(shard)).name for shard in sorted(set(map(str, shards.values())))]
+        paths = [folder / file for file in sorted({Path(str(shard)).name for shard in shards.values()})]
         for path in paths:
-            if not path.exists():
-                raise MissingModelError(name, f"{folder} lacks {path.name}, which {index} names; download it")
+            if not path.is_file():
+                raise MissingModelError(name, f"{folder} lacks {path.name}, which {_INDEX} names; download it")
         return paths
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     instead = f" ({pickled[0]} is not read: such files can run code)" if pickled else ""
@@ -155,14 +181,16 @@ def _weight_files(name: str, folder: Path) -> list[Path]:
     )
 
 
-def _from_hub(name: str, revision: str | None, files: list[str]) -> Path:
+def _fetch(name: str, revision: str | None, files: Sequence[str]) -> Path:
+    """Return the folder in the hub client's cache that holds the files, downloading those it lacks."""
     # huggingface_hub belongs to transformers; it is imported here so that a folder never waits for it.
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    get = partial(snapshot_download, name, revision=revision, allow_patterns=list(files))
     try:
         with _no_bars_in_pipes():
-            return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+            return Path(get())
     except GatedRepoError as error:
         reason = "its owner asks for a login: accept the terms on its page, then run `hf auth login`"
         raise MissingModelError(name, reason) from error
@@ -172,11 +200,17 @@ def _from_hub(name: str, revision: str | None, files: list[str]) -> Path:
         reason = "the hub has no such model, or not for you (`hf auth login`), and there is no such folder"
         raise MissingModelError(name, reason) from error
     except (OSError, ValueError, RuntimeError, _network_error()) as error:
+        # Some releases of the hub client (1.x) ask the hub what files a known commit has, though all are in the cache.
+        with suppress(OSError, ValueError):
+            return Path(get(local_files_only=True))
         if constants.HF_HUB_OFFLINE:
-            why = "it is not in the cache, and HF_HUB_OFFLINE forbids looking further; unset it"
+            why = "HF_HUB_OFFLINE forbids looking further; unset it"
         else:
-            why = f"it is not in the cache, and the hub cannot be reached ({type(error).__name__}); go online once"
-        reason = f"{why}, or give a folder that holds config.json, preprocessor_config.json and model.safetensors"
+            why = f"the hub cannot be reached ({type(error).__name__}); go online once"
+        reason = (
+            f"there is no such folder, it is not in the cache, and {why}, "
+            f"or run `hf download {name} --local-dir DIR` elsewhere and give DIR"
+        )
         raise MissingModelError(name, reason) from error
 
 
@@ -184,10 +218,8 @@ def _network_error() -> type[Exception]:
     """Return the base of the errors that the hub client's HTTP library raises, which has changed its name."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    for base in HfHubHTTPError.__mro__:
-        if base.__name__ == "HTTPError" and issubclass(base, Exception):
-            return base
-    return HfHubHTTPError
+    own: type[Exception] = HfHubHTTPError
+    return next((base for base in own.__mro__ if base.__name__ == "HTTPError" and issubclass(base, Exception)), own)
 
 
 @contextmanager
@@ -199,7 +231,8 @@ def _no_bars_in_pipes() -> Iterator[None]:
         enable_progress_bars,
     )
 
-    asked = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is not None
+    # Where the environment decides, the client's functions only warn that they cannot.
+    asked = "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ
     if asked or are_progress_bars_disabled() or sys.stderr.isatty():
         yield
         return
