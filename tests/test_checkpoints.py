@@ -1,13 +1,26 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import huggingface_hub
+import huggingface_hub.constants
+import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from safetensors.numpy import save_file
 
-from imgrank.encode.checkpoint import HUB_ID, digest_of, find_checkpoint
+from imgrank.checkpoints import HUB_ID, digest_of, find_checkpoint
 from imgrank.errors import MissingModelError, SettingsError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -19,7 +32,7 @@ def folder(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "clip"}')
     (folder / "preprocessor_config.json").write_text('{"size": 8}')
-    save_file({"a": torch.arange(300_000, dtype=torch.float32)}, folder / "model.safetensors")
+    save_file({"a": np.arange(300_000, dtype=np.float32)}, folder / "model.safetensors")
     return folder
 
 
@@ -29,7 +42,7 @@ def weights_of(folder):
 
 def test_a_whole_folder_is_found(folder):
     found = find_checkpoint(str(folder))
-    assert (found.folder, found.config, found.preprocessor) == (folder, {"model_type": "clip"}, {"size": 8})
+    assert (found.path, found.config, found.image_processor) == (folder, {"model_type": "clip"}, {"size": 8})
     assert found.revision == digest_of(folder, weights_of(folder))
     assert found.revision.startswith("blake2b-")
 
@@ -43,7 +56,7 @@ def test_the_digest_is_the_same_for_a_copy_elsewhere(folder, tmp_path):
 
 def test_the_digest_follows_weights_of_equal_shape(folder):
     before = digest_of(folder, weights_of(folder))
-    save_file({"a": torch.arange(300_000, dtype=torch.float32) + 1}, folder / "model.safetensors")
+    save_file({"a": np.arange(1, 300_001, dtype=np.float32)}, folder / "model.safetensors")
     assert digest_of(folder, weights_of(folder)) != before
 
 
@@ -56,24 +69,25 @@ def test_the_digest_sees_a_fortieth_of_the_file_changed_anywhere(folder, start):
     assert digest_of(folder, weights_of(folder)) != before
 
 
-def test_the_digest_reads_the_last_byte(folder):
+@pytest.mark.parametrize("place", [0, -1])
+def test_the_digest_reads_the_first_and_the_last_byte(folder, place):
     before = digest_of(folder, weights_of(folder))
-    with (folder / "model.safetensors").open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\x7f")
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[place] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
     assert digest_of(folder, weights_of(folder)) != before
 
 
 def test_the_digest_follows_the_configuration(folder):
     before = digest_of(folder, weights_of(folder))
-    (folder / "config.json").write_text('{"model_type": "siglip"}')
+    (folder / "config.json").write_text('{"model_type": "clip"} ')
     assert digest_of(folder, weights_of(folder)) != before
 
 
 @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder, missing):
     (folder / missing).unlink()
-    with pytest.raises(MissingModelError, match=missing):
+    with pytest.raises(MissingModelError, match=f"lacks {missing}"):
         find_checkpoint(str(folder))
 
 
@@ -87,7 +101,7 @@ def test_pickled_weights_are_not_read(folder):
 def test_the_image_part_of_a_saved_processor_counts(folder):
     (folder / "preprocessor_config.json").unlink()
     (folder / "processor_config.json").write_text('{"image_processor": {"size": 9}}')
-    assert find_checkpoint(str(folder)).preprocessor == {"size": 9}
+    assert find_checkpoint(str(folder)).image_processor == {"size": 9}
 
 
 def test_shards_are_complete(folder):
@@ -96,13 +110,29 @@ def test_shards_are_complete(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
     with pytest.raises(MissingModelError, match="lacks model-00002-of-00002"):
         find_checkpoint(str(folder))
-    save_file({"b": torch.zeros(1)}, folder / "model-00002-of-00002.safetensors")
+    save_file({"b": np.zeros(1, np.float32)}, folder / "model-00002-of-00002.safetensors")
     before = find_checkpoint(str(folder)).revision
-    save_file({"b": torch.ones(1)}, folder / "model-00002-of-00002.safetensors")
+    save_file({"b": np.ones(1, np.float32)}, folder / "model-00002-of-00002.safetensors")
     assert find_checkpoint(str(folder)).revision != before
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", "\xff", "[" * 100_000])
+def test_shards_lie_in_the_folder(folder, tmp_path):
+    shutil.copy(folder / "model.safetensors", tmp_path / "outside.safetensors")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../outside.safetensors"}}')
+    with pytest.raises(MissingModelError, match=r"lacks outside\.safetensors"):
+        find_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("shards", [{}, {"weight_map": {}}, {"weight_map": ["a"]}])
+def test_an_index_that_names_no_shards_is_refused(folder, shards):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    with pytest.raises(MissingModelError, match=r"index\.json names no weight files"):
+        find_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "\xff", "\xed\xa0\x80", "[" * 100_000])
 def test_a_damaged_configuration_is_named(folder, text):
     (folder / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(MissingModelError, match=r"config\.json"):
@@ -131,40 +161,148 @@ def test_an_unwanted_model_is_refused_before_its_weights_are_looked_at(folder):
         find_checkpoint(str(folder), accept=refuse)
 
 
-def offline(cache, code):
-    """Run code in a process of its own, because the hub client reads its variables once, when it is imported."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
+# On the hub
 
 
-FIND = """
-from imgrank.encode.checkpoint import find_checkpoint
+@pytest.fixture
+def cache(folder, tmp_path):
+    """The hub client's cache, which holds org/name."""
+    repository = tmp_path / "cache" / "models--org--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    shutil.copytree(folder, repository / "snapshots" / COMMIT)
+    return tmp_path / "cache"
+
+
+def offline(cache, revision):
+    """Look for org/name in a process of its own: the hub client reads its variables once, when it is imported."""
+    code = f"""
+from imgrank.checkpoints import find_checkpoint
 from imgrank.errors import MissingModelError
 try:
     print(find_checkpoint("org/name", {revision!r}).revision)
 except MissingModelError as error:
     print(error)
 """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout.strip()
 
 
-def test_a_hub_model_in_the_cache_is_found_offline_with_its_commit(folder, tmp_path):
-    repository = tmp_path / "cache" / "models--org--name"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(COMMIT)
-    (repository / "snapshots").mkdir()
-    folder.rename(repository / "snapshots" / COMMIT)
-    assert offline(tmp_path / "cache", FIND.format(revision=None)) == COMMIT
-    assert offline(tmp_path / "cache", FIND.format(revision=COMMIT)) == COMMIT
-    assert "not in the cache" in offline(tmp_path / "cache", FIND.format(revision="other"))
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_a_hub_model_in_the_cache_is_found_offline_with_its_commit(cache, revision):
+    assert offline(cache, revision) == COMMIT
+
+
+def test_another_revision_is_not_taken_from_the_cache(cache):
+    assert "not in the cache" in offline(cache, "other")
 
 
 def test_a_hub_model_that_is_nowhere_says_what_to_do(tmp_path):
-    message = offline(tmp_path, FIND.format(revision=None))
-    assert message.startswith("model 'org/name':")
+    message = offline(tmp_path, None)
+    assert message.startswith("model 'org/name': there is no such folder, it is not in the cache")
     assert "HF_HUB_OFFLINE" in message
-    assert "or give a folder" in message
+    assert "hf download org/name --local-dir DIR" in message
+
+
+class Hub:
+    """Stands in for the hub client: answers online calls as told, and calls for local files from a folder."""
+
+    def __init__(self, folder, answer=lambda revision: None):
+        self.folder, self.answer, self.calls = folder, answer, []
+
+    def __call__(self, name, *, revision, allow_patterns, local_files_only=False):
+        self.calls.append((name, revision, list(allow_patterns), local_files_only))
+        error = None if local_files_only else self.answer(revision)
+        if error is not None:
+            raise error
+        if self.folder is None:
+            raise LocalEntryNotFoundError("not here")
+        return str(self.folder)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    def install(*arguments):
+        fake = Hub(*arguments)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+        return fake
+
+    return install
+
+
+def test_the_weights_are_fetched_at_the_commit_of_the_configuration(folder, hub):
+    fake = hub(folder.rename(folder.with_name(COMMIT)))
+    found = find_checkpoint("org/name", "v1", extra=["*.jinja"])
+    assert (found.name, found.revision, found.path.name) == ("org/name", COMMIT, COMMIT)
+    (_, first, files, _), (_, second, more, _) = fake.calls
+    assert (first, files, second) == ("v1", ["config.json"], COMMIT)
+    assert {"config.json", "preprocessor_config.json", "model.safetensors", "*.jinja"} <= set(more)
+    assert not any(pattern.endswith(("*", ".bin", ".py", ".pt")) for pattern in more)
+
+
+def test_an_unwanted_hub_model_is_refused_before_its_weights_are_fetched(folder, hub):
+    fake = hub(folder)
+
+    def refuse(config):
+        raise SettingsError(f"no {config['model_type']}")
+
+    with pytest.raises(SettingsError, match="no clip"):
+        find_checkpoint("org/name", accept=refuse)
+    assert [files for _, _, files, _ in fake.calls] == [["config.json"]]
+
+
+def test_a_client_that_asks_the_network_for_a_cached_commit_is_answered_from_the_cache(folder, hub):
+    fake = hub(
+        folder.rename(folder.with_name(COMMIT)),
+        lambda revision: OfflineModeIsEnabled("offline") if revision == COMMIT else None,
+    )
+    assert find_checkpoint("org/name").revision == COMMIT
+    *_, asked, again = fake.calls
+    assert asked[:3] == again[:3]
+    assert (asked[3], again[3]) == (False, True)
+
+
+def http_error(kind):
+    response = SimpleNamespace(headers={}, request=None, status_code=400)
+    return kind("refused", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (http_error(GatedRepoError), "accept the terms on its page"),
+        (http_error(RevisionNotFoundError), "no revision 'v1' of it"),
+        (http_error(RepositoryNotFoundError), "the hub has no such model"),
+        (http_error(HfHubHTTPError), r"cannot be reached \(HfHubHTTPError\)"),
+        (next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")("no"), r"reached \(HTTPError\)"),
+        (ConnectionResetError("reset"), r"cannot be reached \(ConnectionResetError\)"),
+        (LocalEntryNotFoundError("no network"), "hf download org/name --local-dir DIR"),
+    ],
+)
+def test_what_the_hub_answers_is_an_error_with_advice(hub, error, words, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    hub(None, lambda revision: error)
+    with pytest.raises(MissingModelError, match=words) as raised:
+        find_checkpoint("org/name", "v1")
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_bars_are_drawn_on_terminals_only_and_the_setting_comes_back(folder, hub, monkeypatch, disabled):
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    seen = []
+    hub(folder, lambda revision: seen.append(are_progress_bars_disabled()))
+    (disable_progress_bars if disabled else enable_progress_bars)()
+    try:
+        find_checkpoint("org/name")
+        assert are_progress_bars_disabled() == disabled
+        monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+        find_checkpoint("org/name")
+    finally:
+        enable_progress_bars()
+    assert seen == [True, True, disabled, disabled]
 
 
 @pytest.mark.parametrize("name", ["org/name", "facebook/dinov3-vitb16-pretrain-lvd1689m", "a/b.c_d"])
@@ -175,3 +313,20 @@ def test_hub_ids(name):
 @pytest.mark.parametrize("name", ["name", "/a/b", "a/b/c", "../b", "a/", "a b/c"])
 def test_other_names_are_no_hub_ids(name):
     assert not HUB_ID.fullmatch(name)
+
+
+@pytest.mark.parametrize("name", ["", "./nowhere", "/no/where", "~/nowhere", "a/b/c", "nowhere"])
+def test_what_is_no_hub_id_is_not_looked_for_on_the_hub(hub, name):
+    fake = hub(None)
+    with pytest.raises(MissingModelError, match="no such folder"):
+        find_checkpoint(name)
+    assert fake.calls == []
+
+
+def test_looking_for_a_folder_loads_no_model_library(folder):
+    code = (
+        f"import sys; from imgrank.checkpoints import find_checkpoint; find_checkpoint({str(folder)!r});"
+        "print(*{'torch', 'transformers', 'huggingface_hub'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""

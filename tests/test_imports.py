@@ -7,7 +7,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgrank"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SHARED = {"config", "records", "results", "devices", "errors", "arrays", "progress", "version", "checkpoints", "pretrained"}
+SHARED = {
+    "config",
+    "records",
+    "results",
+    "devices",
+    "errors",
+    "arrays",
+    "progress",
+    "version",
+    "checkpoints",
+    "pretrained",
+}
 SIBLINGS = {"images", "encode", "bundle", "index", "mllm", "tokens", "local"}
 ALLOWED = {  # folder -> folders it may import beside itself and the shared modules
     "images": set(),

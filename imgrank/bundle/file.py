@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 import h5py
@@ -31,7 +33,7 @@ from imgrank.bundle.provenance import (
 from imgrank.bundle.storage import ReadFile, ShadowFile, recover
 from imgrank.bundle.table import ColumnView, append, create_columns, same_length, view_columns
 from imgrank.bundle.tokens import TokenColumn, TokenTable
-from imgrank.errors import DamagedBundleError, FormatVersionError, MissingGroupError, NotABundleError
+from imgrank.errors import DamagedBundleError, FormatVersionError, MissingGroupError, NotABundleError, SettingsError
 
 # Extensible-array chunk tables and version-3 superblocks, readable by HDF5 1.10 and newer.
 _LIBRARY_VERSIONS = ("v110", "v110")
@@ -285,6 +287,23 @@ def create(path: str | os.PathLike[str], *, root: bytes) -> None:
     sync_folder(path.absolute().parent)
 
 
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Hold SIGINT back: an exception inside a callback of HDF5 would leave it with half-closed objects."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            handler(*caught[0])
+
+
 class Writer:
     """Holds the writer's lock of a bundle and changes it by transactions.
 
@@ -304,7 +323,10 @@ class Writer:
 
         Raises:
             BundleLockedError: another process is writing.
+            SettingsError: there is no folder to write it in.
         """
+        if not self.path.absolute().parent.is_dir():
+            raise SettingsError(f"{self.path}: its folder does not exist; make it first, or choose another place")
         self._lock.__enter__()
         try:
             if self.path.exists():
@@ -322,7 +344,14 @@ class Writer:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[h5py.File]:
-        """Open the bundle for changes that are committed when the block ends, or forgotten when it raises."""
+        """Open the bundle for changes that are committed when the block ends, or forgotten when it raises.
+
+        Ctrl-C takes effect after the commit, so keep the block to writing: HDF5 cannot be interrupted in the middle.
+        """
+        with _interrupts_deferred():
+            yield from self._transaction()
+
+    def _transaction(self) -> Iterator[h5py.File]:
         shadow = ShadowFile(self.path)
         try:
             root = h5py.File(shadow, "r+", libver=_LIBRARY_VERSIONS)

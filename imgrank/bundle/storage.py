@@ -129,7 +129,12 @@ class ReadFile(io.RawIOBase):
 
 
 class ShadowFile(io.RawIOBase):
-    """The file object one transaction writes through; see the module docstring. The writer's lock must be held."""
+    """The file object one transaction writes through; see the module docstring. The writer's lock must be held.
+
+    A write that fails (a full disk) does not raise: HDF5 would be left with half-closed objects and crash the process
+    later. Its bytes and all later ones go to memory instead, so that HDF5 can close in peace, and `failure` keeps the
+    error for `commit` to raise.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -142,6 +147,7 @@ class ShadowFile(io.RawIOBase):
         self._size = self._base
         self._position = 0
         self._discarding = False
+        self.failure: OSError | None = None
 
     def seekable(self) -> bool:
         """Return True."""
@@ -187,15 +193,19 @@ class ShadowFile(io.RawIOBase):
         if self._discarding:
             return len(view)
         start, end = self._position, self._position + len(view)
-        shadow_end = min(end, self._protected * PAGE)
         done = start
+        try:
+            boundary = max(start, self._protected * PAGE) if self.failure is None else end
+            while boundary < end:
+                boundary += os.pwrite(self._fd, view[boundary - start :], boundary)
+        except OSError as error:
+            self.failure = error
+        shadow_end = min(end, self._protected * PAGE) if self.failure is None else end
         while done < shadow_end:
             number, inside = divmod(done, PAGE)
             count = min(PAGE - inside, shadow_end - done)
             self._shadow_page(number)[inside : inside + count] = view[done - start : done - start + count]
             done += count
-        while done < end:
-            done += os.pwrite(self._fd, view[done - start :], done)
         self._position = end
         self._size = max(self._size, end)
         return len(view)
@@ -207,9 +217,10 @@ class ShadowFile(io.RawIOBase):
         page = self._pages.get(number)
         if page is None:
             page = bytearray(os.pread(self._fd, PAGE, number * PAGE).ljust(PAGE, b"\0"))
-            # What a killed writer left past the committed end is not part of the file.
-            keep = max(0, self._base - number * PAGE)
-            page[keep:] = bytes(max(0, PAGE - keep))
+            if number < self._protected:
+                # What a killed writer left past the committed end is not part of the file.
+                keep = self._base - number * PAGE
+                page[keep:] = bytes(max(0, PAGE - keep))
             self._pages[number] = page
         return page
 
@@ -218,7 +229,12 @@ class ShadowFile(io.RawIOBase):
 
         Returns:
             Bytes written to the journal and copied in again: the cost of the commit beside its new data.
+
+        Raises:
+            OSError: something could not be written; the committed state is as it was.
         """
+        if self.failure is not None:
+            raise self.failure
         # The page with the committed end in it may lie partly past it; cut it to the new size when it is copied in.
         if os.fstat(self._fd).st_size != self._size:
             os.ftruncate(self._fd, max(self._size, self._base))

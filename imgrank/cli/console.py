@@ -107,8 +107,8 @@ def print_table(ranking: Ranking) -> None:
     if not ranking.hits:
         table.add_row(*[""] * (len(table.columns) - 1), "no hits")
     # Without a colour system rich writes no escape codes at all, not even bold ones.
-    colours = None if os.environ.get("NO_COLOR") else "auto"
-    Screen(file=sys.stdout, highlight=False, color_system=colours).print(table)
+    plain = bool(os.environ.get("NO_COLOR"))
+    Screen(file=sys.stdout, highlight=False, color_system=None if plain else "auto").print(table)
 
 
 class Output:

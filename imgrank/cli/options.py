@@ -184,7 +184,10 @@ scorer_options = together(
 
 output_options = together(
     click.option(
-        "--format", "form", type=click.Choice(get_args(OutputFormat)), help="[default: table on a terminal, jsonl elsewhere]"
+        "--format",
+        "form",
+        type=click.Choice(get_args(OutputFormat)),
+        help="[default: table on a terminal, jsonl elsewhere]",
     ),
     click.option(
         "--exit-status", is_flag=True, help=f"Exit with {NOTHING_FOUND} when nothing was found, as grep does with 1."

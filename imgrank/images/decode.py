@@ -21,9 +21,9 @@ from imgrank.errors import ImageError, ImgrankError
 from imgrank.images.colour import flatten, to_srgb
 from imgrank.images.content import read_content
 from imgrank.images.formats import FORMATS, HEAD, byte_limit, open_image, png_essentials, sniff
-from imgrank.records import NO_DIGEST, ImageRecord, status_of
 from imgrank.images.resize import fitted_size
 from imgrank.images.scan import display, printable
+from imgrank.records import NO_DIGEST, ImageRecord, status_of
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the asked size. Measured on 2,700-pixel
 # photos reduced to 336, 480 and 756: at least 45 dB from the result of a full decode, in 0.2 to 0.5 of its time

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
+from imgrank.arrays import Floats
 from imgrank.bundle import file, layout
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, mark_images
@@ -25,17 +27,18 @@ from imgrank.errors import ImageError, InputError, MismatchError
 from imgrank.images.decode import LoadedPhoto
 from imgrank.images.load import load
 from imgrank.images.scan import display, scan
+from imgrank.local.features import COLUMNS, LocalFeatures
 from imgrank.progress import SILENT, Advance, Reporter
-from imgrank.records import OK, STATUS_NAMES, ImageRecord
+from imgrank.records import OK, STATUS_NAMES
 from imgrank.steps.features import LocalSource
-from imgrank.steps.paths import choose_root, relative_to_root
+from imgrank.steps.paths import RelativePaths, choose_root
 
 if TYPE_CHECKING:
     from imgrank.encode.base import Encoder
-    from imgrank.local.features import LocalFeatures
 
 _HOLDS = "holds descriptors of"
 _ONE = "one bundle has one encoder: write to another file"
+REMOVED = STATUS_NAMES.index("removed")
 PART = 64  # rows of one commit; encoder batches divide it
 
 
@@ -86,42 +89,51 @@ def embed(
         ImageError: with `strict`, the first photo that cannot be used.
         MismatchError: the bundle was made with another encoder.
     """
-    decode = decode or DecodeSettings()
     summary = EmbedSummary()
     photos = _scan(paths, reporter, summary)
     if not photos:
         raise InputError("no photos found in the paths given (looked for the suffixes of common image formats)")
     with file.Writer(bundle) as writer:
-        known, model = _state(bundle)
-        chosen = _choose_encoder(bundle, model, encoder)
-        stored_root = choose_root(bundle, paths, root)
-        todo = _todo(bundle, photos, known, stored_root, summary)
+        held = _held(bundle)
+        chosen = _choose_encoder(bundle, held.encoder, encoder)
+        stored_root = choose_root(bundle, paths, root) if held.root is None else held.root
+        todo = _todo(bundle, photos, held, stored_root, summary)
         if not todo.paths:
             return summary
         from imgrank.encode.registry import load_encoder
 
-        model_object = load_encoder(chosen, device=device, batch_size=batch_size)
-        if model is not None:
-            _check_same(bundle, model, model_object)
-        if not bundle.exists():
+        model = load_encoder(chosen, device=device, batch_size=batch_size)
+        if held.encoder is not None:
+            _check_same(bundle, held.encoder, model)
+        if held.root is None:
             file.create(bundle, root=stored_root)
         with reporter.bar(len(todo.paths), "embed", "photo") as advance:
-            items = load(todo.paths, decode, longer_side=model_object.longer_side)
-            for part in _parts(_skipping(items, todo, strict, reporter, summary, advance)):
-                replaced = [todo.rows[item.record.path] for item in part if item.record.path in todo.rows]
+            loaded = load(todo.paths, decode or DecodeSettings(), longer_side=model.longer_side)
+            for part in _parts(_usable(loaded, todo, strict, reporter, summary, advance)):
+                descriptors, local = _encode(part, model, advance)
                 with writer.transaction() as h5:
-                    _write_part(h5, part, todo, model_object, chosen)
-                    mark_images(h5, replaced, STATUS_NAMES.index("removed"))
+                    _write(h5, part, todo, descriptors, local, Provenance(model.name, model.revision, chosen.to_json()))
                 summary.embedded += sum(item.photo is not None for item in part)
-                advance(len(part))
     return summary
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the bundle holds before this run."""
+
+    root: bytes | None = None  # as stored; None: there is no bundle
+    encoder: Provenance | None = None
+    rows: dict[bytes, int] = field(default_factory=dict)  # stored path -> row, of photos that were not removed
+    sizes: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    times: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    statuses: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
 @dataclass(frozen=True)
 class _Todo:
     paths: list[bytes]  # as given, in scan order
     stored: dict[bytes, bytes]  # as given -> relative to the root
-    rows: dict[bytes, int]  # as given -> row of an earlier version of the photo
+    replaced: dict[bytes, int]  # as given -> row of an earlier version of the photo
     failed: dict[bytes, int]  # as given -> status, for photos that could not be read before
 
 
@@ -133,23 +145,21 @@ def _scan(paths: Sequence[bytes], reporter: Reporter, summary: EmbedSummary) -> 
     return list(scan(paths, on_skip=unlistable))
 
 
-def _state(bundle: Path) -> tuple[dict[bytes, tuple[int, ImageRecord]], Provenance | None]:
-    """Return the bundle's live rows by stored path, and the provenance of its descriptors."""
+def _held(bundle: Path) -> _Held:
     if not bundle.exists():
-        return {}, None
+        return _Held()
     with file.read(bundle) as opened:
-        removed = STATUS_NAMES.index("removed")
-        statuses = opened.images.statuses()
-        paths = opened.images.paths()
-        sizes, times = opened.images.columns["size"].read(), opened.images.columns["mtime-ns"].read()
-        blank = bytes(16)
-        rows = {
-            path: (row, ImageRecord(path, int(sizes[row]), int(times[row]), blank, 0, 0, int(statuses[row])))
-            for row, path in enumerate(paths)
-            if statuses[row] != removed
-        }
-        table = opened.descriptor_table
-        return rows, table.provenance if table is not None else None
+        images, table = opened.images, opened.descriptor_table
+        statuses = images.statuses()
+        live = statuses != REMOVED
+        return _Held(
+            root=images.root,
+            encoder=table.provenance if table is not None else None,
+            rows={path: row for row, path in enumerate(images.paths()) if live[row]},
+            sizes=images.columns["size"].read(),
+            times=images.columns["mtime-ns"].read(),
+            statuses=statuses,
+        )
 
 
 def _choose_encoder(bundle: Path, model: Provenance | None, asked: EncoderSettings | None) -> EncoderSettings:
@@ -174,50 +184,50 @@ def _check_same(bundle: Path, stored: Provenance, encoder: Encoder) -> None:
         )
 
 
-def _todo(
-    bundle: Path,
-    photos: list[bytes],
-    known: dict[bytes, tuple[int, ImageRecord]],
-    stored_root: bytes,
-    summary: EmbedSummary,
-) -> _Todo:
-    root = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118
-    if bundle.exists():
-        with file.read(bundle) as opened:
-            root = os.path.realpath(opened.root)
+def _todo(bundle: Path, photos: list[bytes], held: _Held, stored_root: bytes, summary: EmbedSummary) -> _Todo:
+    root = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118  # bytes
+    relative = RelativePaths(root, bundle)
     todo = _Todo([], {}, {}, {})
     for path in photos:
-        stored = relative_to_root(path, root, bundle)
-        if stored in known:
-            row, record = known[stored]
-            if record.status == OK:
-                try:
-                    now = os.stat(path)  # noqa: PTH116  # bytes
-                except OSError:
-                    now = None
-                if now is not None and (now.st_size, now.st_mtime_ns) == (record.size, record.mtime_ns):
-                    summary.known += 1
-                    continue
-            else:
-                todo.failed[path] = record.status
-            todo.rows[path] = row
+        stored = relative(path)
+        row = held.rows.get(stored)
+        if row is not None:
+            if held.statuses[row] != OK:
+                todo.failed[path] = int(held.statuses[row])
+            elif _stamp(path) == (held.sizes[row], held.times[row]):
+                summary.known += 1
+                continue
+            todo.replaced[path] = row
         todo.paths.append(path)
         todo.stored[path] = stored
     return todo
 
 
-def _skipping(
-    items: Iterable[LoadedPhoto], todo: _Todo, strict: bool, reporter: Reporter, summary: EmbedSummary, advance: Advance
+def _stamp(path: bytes) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # bytes
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _usable(
+    loaded: Iterable[LoadedPhoto],
+    todo: _Todo,
+    strict: bool,
+    reporter: Reporter,
+    summary: EmbedSummary,
+    advance: Advance,
 ) -> Iterator[LoadedPhoto]:
     """Report failures; pass on what needs a new row: every photo but those that failed before and fail again."""
-    for item in items:
+    for item in loaded:
         if item.error is not None:
             if strict:
                 raise item.error
             summary.skipped[item.error.code] = summary.skipped.get(item.error.code, 0) + 1
             reporter.skipped(item.error)
+            advance(1)
             if todo.failed.get(item.record.path) == item.record.status:
-                advance(1)
                 continue
         yield item
 
@@ -233,53 +243,46 @@ def _parts(items: Iterable[LoadedPhoto]) -> Iterator[list[LoadedPhoto]]:
         yield part
 
 
-def _write_part(
-    h5: h5py.File, part: list[LoadedPhoto], todo: _Todo, encoder: Encoder, settings: EncoderSettings
-) -> None:
-    usable = [place for place, item in enumerate(part) if item.photo is not None]
+def _encode(part: list[LoadedPhoto], encoder: Encoder, advance: Advance) -> tuple[Floats, list[LocalFeatures | None]]:
+    """Return (len(part), dim) descriptors, zeros for photos without pixels, and local features where there are any."""
+    places = [place for place, item in enumerate(part) if item.photo is not None]
     descriptors = np.zeros((len(part), encoder.dim), dtype=np.float32)
     local: list[LocalFeatures | None] = [None] * len(part)
-    keeps_local = False
-    for start in range(0, len(usable), encoder.batch_size):
-        batch = usable[start : start + encoder.batch_size]
-        pixels = [photo.pixels for place in batch if (photo := part[place].photo) is not None]
-        encoded = encoder.encode(pixels)
+    size = encoder.batch_size  # may fall while encoding; this part's batches stay where they were meant to be
+    for start in range(0, len(places), size):
+        batch = places[start : start + size]
+        encoded = encoder.encode([photo.pixels for place in batch if (photo := part[place].photo) is not None])
         descriptors[batch] = encoded.descriptors
-        if encoded.local is not None:
-            keeps_local = True
-            for place, features in zip(batch, encoded.local, strict=True):
-                local[place] = features
+        for place, features in zip(batch, encoded.local or [], strict=encoded.local is not None):
+            local[place] = features
+        advance(len(batch))
+    return descriptors, local
+
+
+def _write(
+    h5: h5py.File,
+    part: list[LoadedPhoto],
+    todo: _Todo,
+    descriptors: Floats,
+    local: list[LocalFeatures | None],
+    provenance: Provenance,
+) -> None:
     if layout.DESCRIPTORS not in h5:
-        provenance = Provenance(encoder.name, encoder.revision, settings.to_json())
-        create_descriptors(h5, encoder.dim, provenance)
-        if keeps_local:
+        create_descriptors(h5, descriptors.shape[1], provenance)
+        if provenance.model == "builtin":
             create_local_cache(h5, LocalSource().provenance)
-    append_images(h5, [_stored_record(item.record, todo) for item in part])
+    append_images(h5, [replace(item.record, path=todo.stored[item.record.path]) for item in part])
     append_descriptors(h5, descriptors)
-    if layout.LOCAL_CACHE in h5.get(layout.TOKENS, ()):
-        append_tokens(
-            h5,
-            layout.LOCAL_CACHE,
-            [local_tokens(features, item.record.status) for features, item in zip(local, part, strict=True)],
-        )
-
-
-def _stored_record(record: ImageRecord, todo: _Todo) -> ImageRecord:
-    return ImageRecord(
-        todo.stored[record.path],
-        record.size,
-        record.mtime_ns,
-        record.digest,
-        record.width,
-        record.height,
-        record.status,
-    )
+    cache = h5.get(f"{layout.TOKENS}/{layout.LOCAL_CACHE}")
+    # A cache that `cache-tokens` made for another encoder's photos is continued by it, not here.
+    if cache is not None and provenance.model == "builtin":
+        tokens = [local_tokens(features, item.record.status) for features, item in zip(local, part, strict=True)]
+        append_tokens(h5, layout.LOCAL_CACHE, tokens)
+    mark_images(h5, [todo.replaced[item.record.path] for item in part if item.record.path in todo.replaced], REMOVED)
 
 
 def create_local_cache(h5: h5py.File, provenance: Provenance) -> None:
     """Make the empty cache of built-in local features."""
-    from imgrank.local.features import COLUMNS
-
     columns = [TokenColumn(name, dtype, tail) for name, (dtype, tail) in COLUMNS.items()]
     create_tokens(h5, layout.LOCAL_CACHE, "local", "local", columns, provenance)
 

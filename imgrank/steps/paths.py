@@ -40,22 +40,37 @@ def is_below(path: bytes, folder: bytes) -> bool:
     return os.path.commonpath([path, folder]) == folder
 
 
-def relative_to_root(path: bytes, root: bytes, bundle: Path) -> bytes:
-    """Return the stored form of a photo's path.
+class RelativePaths:
+    """Turns paths of photos into their stored form, below one root.
 
-    The folders of the path are resolved, its last part is not: a symbolic link to a photo keeps its own name.
+    The folders of a path are resolved, once each; its last part is not: a symbolic link to a photo keeps its own name.
 
-    Raises:
-        InputError: it does not lie below the root.
+    Args:
+        root: absolute and resolved.
+        bundle: for messages.
     """
-    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  # bytes
-    absolute = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
-    if not is_below(absolute, root):
-        raise InputError(
-            f"{os.fsdecode(path)} lies outside {os.fsdecode(root)}, the root of the photos of {bundle}; "
-            "make the bundle anew with --root set to a folder that holds all photos"
-        )
-    return os.path.relpath(absolute, root)
+
+    def __init__(self, root: bytes, bundle: Path) -> None:
+        self._root, self._bundle = root, bundle
+        self._folders: dict[bytes, bytes | None] = {}  # as given -> relative to the root; None: outside
+
+    def __call__(self, path: bytes) -> bytes:
+        """Return the stored form of a photo's path.
+
+        Raises:
+            InputError: it does not lie below the root.
+        """
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            real = os.path.realpath(folder or b".")
+            self._folders[folder] = os.path.relpath(real, self._root) if is_below(real, self._root) else None
+        inside = self._folders[folder]
+        if inside is None:
+            raise InputError(
+                f"{os.fsdecode(path)} lies outside {os.fsdecode(self._root)}, the root of the photos of "
+                f"{self._bundle}; make the bundle anew with --root set to a folder that holds all photos"
+            )
+        return name if inside == b"." else os.path.join(inside, name)  # noqa: PTH118  # bytes
 
 
 def openable(relative: bytes, root: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The commit scheme: a reader sees whole commits or nothing, also after a kill at any moment."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -256,3 +257,34 @@ def test_kill_at_random_moments_loses_nothing_committed(bundle: Path) -> None:
         after = check_whole(bundle)
         assert after >= before + 10 * committed  # what was told to be committed is there
         before = after
+
+
+def test_a_write_that_fails_raises_after_hdf5_has_closed_and_changes_nothing(bundle: Path, monkeypatch) -> None:
+    before = bundle.read_bytes()
+    real, room = os.pwrite, 3000
+
+    def pwrite(fd: int, data, offset: int) -> int:
+        nonlocal room
+        if room <= 0:
+            raise OSError(28, "No space left on device")
+        room -= len(data)
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(storage.os, "pwrite", pwrite)
+    with file.Writer(bundle) as writer, pytest.raises(OSError, match="No space left"):
+        add(writer, 5000)
+    monkeypatch.undo()
+    assert bundle.read_bytes() == before
+    assert check_whole(bundle) == 10
+
+
+def test_an_interrupt_waits_for_the_commit(bundle: Path) -> None:
+    def interrupted(writer: file.Writer) -> None:
+        with writer.transaction() as root:
+            signal.raise_signal(signal.SIGINT)
+            append_images(root, [record(10 + i) for i in range(10)])
+            append_descriptors(root, rows(10, 10))
+
+    with file.Writer(bundle) as writer, pytest.raises(KeyboardInterrupt):
+        interrupted(writer)
+    assert check_whole(bundle) == 20

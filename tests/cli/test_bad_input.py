@@ -241,4 +241,4 @@ def test_a_folder_as_bundle_without_output(imgrank, collection: Path) -> None:
 
 def test_a_place_that_cannot_be_written(imgrank, collection: Path) -> None:
     run = imgrank("embed", "photos", "-o", "nowhere/db.h5", cwd=collection)
-    refuses(run, 1, "nowhere")
+    refuses(run, 2, "nowhere", "folder does not exist")

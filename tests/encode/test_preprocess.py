@@ -15,7 +15,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import (
 )
 
 from imgrank.encode.preprocess import FixedSize, Patches, naflex_grid, read_preprocessor
-from imgrank.errors import InputError, SettingsError
+from imgrank.errors import SettingsError
 
 SIZES = [(300, 500), (500, 300), (224, 224), (31, 90), (401, 399), (640, 223)]
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgrank.errors import SettingsError
-from imgrank.images.resize import center_crop, fit_longer_side, fitted_size, normalize, resize
+from imgrank.errors import InputError, SettingsError
+from imgrank.images.resize import center_crop, check_pixels, fit_longer_side, fitted_size, normalize, resize
 
 
 def flat(height, width, value=128):
@@ -97,3 +97,16 @@ def test_normalize_agrees_with_the_formula():
 def test_normalize_refuses(mean, std):
     with pytest.raises(SettingsError):
         normalize(flat(2, 2), mean, std)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
+)
+def test_what_is_not_a_photo_is_refused(wrong):
+    with pytest.raises(InputError, match=rf"photo 3 is {wrong.dtype} .* expected uint8"):
+        check_pixels(wrong, "photo 3")
+
+
+def test_one_pixel_is_a_photo():
+    check_pixels(flat(1, 1))

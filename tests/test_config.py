@@ -1,0 +1,42 @@
+"""Settings survive JSON, and refuse what they do not know."""
+
+import pytest
+
+from imgrank.config import EncoderSettings, GraphSettings, RerankSettings, TokenSettings
+from imgrank.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EncoderSettings(),
+        EncoderSettings("org/name", "abc", "gem", 448, "bfloat16"),
+        GraphSettings(m=32),
+        TokenSettings(prune="grid", dtype="int8"),
+        RerankSettings(lam=1, task="artwork"),
+    ],
+)
+def test_settings_survive_json(settings) -> None:
+    text = settings.to_json()
+    assert type(settings).from_json(text) == settings
+    assert type(settings).from_json(text).to_json() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"m": 16, "size": 3}', "unknown key 'size'; known: ef_construction, m, seed"),
+        ('{"m": "16"}', "m cannot be '16'"),
+        ('{"m": true}', "m cannot be True"),
+        ("[]", "expected a JSON object"),
+        ("{", "not JSON"),
+    ],
+)
+def test_what_does_not_fit_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        GraphSettings.from_json(text)
+
+
+def test_literals_are_checked() -> None:
+    with pytest.raises(SettingsError, match="prune cannot be 'best'"):
+        TokenSettings.from_json('{"prune": "best"}')
