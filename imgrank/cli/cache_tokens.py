@@ -17,7 +17,7 @@ from imgrank.config import PRESETS, DecodeSettings
 @options.preset_option
 @options.token_options
 @click.option(
-    "--dtype",
+    "--model-dtype",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
@@ -61,7 +61,7 @@ def run_cache_tokens(
     keep: int | None = None,
     token_dtype: Any = None,
     device: str = "auto",
-    dtype: str = "auto",
+    model_dtype: str = "auto",
     overwrite: bool = False,
     max_megapixels: float = DecodeSettings.max_megapixels,
     workers: int = DecodeSettings.workers,
@@ -79,7 +79,7 @@ def run_cache_tokens(
         decode=DecodeSettings(max_megapixels, workers),
         root=root,
         device=device,
-        dtype=dtype,
+        dtype=model_dtype,
         overwrite=overwrite,
         strict=strict,
         reporter=console,

@@ -137,7 +137,8 @@ token_options = together(
         "--keep", type=click.IntRange(min=1), help=f"Tokens that divprune keeps.  [default: {TokenSettings.keep}]"
     ),
     click.option(
-        "--token-dtype",
+        "--dtype",
+        "token_dtype",
         type=click.Choice(get_args(TokenDtype)),
         help=f"Number type of stored tokens.  [default: {TokenSettings.dtype}]",
     ),

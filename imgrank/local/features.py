@@ -18,13 +18,12 @@ from imgrank.errors import InputError
 
 Bytes = npt.NDArray[np.uint8]
 
-DIM = 128  # numbers of a descriptor
-COLOUR_POINTS = 5  # centre of the keypoint and four places around it
+DIM = 48  # numbers of a descriptor
+ZERO = 128  # the byte that stands for 0 in a descriptor
 # Column: (dtype, shape of a row). Every column has one row per feature.
 COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
     "descriptors": ("uint8", (DIM,)),
     "keypoints": ("uint16", (4,)),
-    "colors": ("uint8", (3 * COLOUR_POINTS,)),
 }
 _LENGTH_STEPS = 65535  # x, y and size: 1 / 65535 of the photo's longer side
 _ANGLE_STEPS = 65536  # of a full turn
@@ -35,35 +34,29 @@ class LocalFeatures:
     """n local features, the strongest first.
 
     Attributes:
-        descriptors: (n, DIM) uint8, RootSIFT times a constant: directions matter, lengths do not.
+        descriptors: (n, DIM) uint8, reduced RootSIFT (`compact`): a byte less ZERO is the number; only the directions
+            of the rows matter, not their lengths.
         keypoints: (n, 4) float32: x, y and size in units of the longer side of the photo, 0 to 1, x to the right and
             y down from the top left corner; angle in degrees, 0 <= angle < 360, clockwise as seen on screen.
-        colors: (n, 3 * COLOUR_POINTS) uint8: L, a, b (the 8-bit CIELAB of OpenCV) at the centre and at four places
-            around it that turn and grow with the keypoint.
     """
 
     descriptors: Bytes
     keypoints: Floats
-    colors: Bytes
 
     def __len__(self) -> int:
         return len(self.descriptors)
 
     def vectors(self) -> Floats:
         """Return the descriptors as (n, DIM) float32 unit rows, for late interaction."""
-        return unit_rows(self.descriptors)
+        return unit_rows(self.numbers())
 
-    def first(self, count: int) -> LocalFeatures:
-        """Return the `count` strongest features, or all where there are fewer."""
-        return LocalFeatures(self.descriptors[:count], self.keypoints[:count], self.colors[:count])
+    def numbers(self) -> Floats:
+        """Return the descriptors as (n, DIM) float32 whole numbers from -128 to 127."""
+        return self.descriptors.astype(np.float32) - np.float32(ZERO)
 
     def to_columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return the columns to store, as COLUMNS describes them."""
-        return {
-            "descriptors": self.descriptors,
-            "keypoints": quantize_keypoints(self.keypoints),
-            "colors": self.colors,
-        }
+        return {"descriptors": self.descriptors, "keypoints": quantize_keypoints(self.keypoints)}
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, npt.NDArray[Any]]) -> LocalFeatures:
@@ -87,7 +80,7 @@ class LocalFeatures:
                     f"local features: column {name!r} has {len(column)} rows, others {rows}; compute them again"
                 )
             rows = len(column)
-        return cls(columns["descriptors"], dequantize_keypoints(columns["keypoints"]), columns["colors"])
+        return cls(columns["descriptors"], dequantize_keypoints(columns["keypoints"]))
 
     @classmethod
     def empty(cls) -> LocalFeatures:

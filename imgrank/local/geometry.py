@@ -1,9 +1,9 @@
-"""How many local features of two photos match at places that one affine view change explains, as a score.
+"""How many local features of two photos match at places that one view change explains, as a score.
 
 Knows features only, no photos. Each candidate is scored on its own: what stands beside it in the list changes no bit.
 
-Sources: Lowe 2004 (ratio test); Philbin et al. 2007 (a hypothesis from every single correspondence, by the scales and
-angles of its two keypoints, refined to an affine map).
+Sources: Lowe 2004 (ratio test); Philbin et al. 2007 (a hypothesis from every single match, by the scales and angles of
+its two keypoints, refined to an affine map). The soft ratio test and the count by cells are ours.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from imgrank.arrays import Floats
 from imgrank.local.features import LocalFeatures
 
 Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 Wide = npt.NDArray[np.float64]
 
-RATIO = 0.85  # of the distance to the best match and to the second best
-TOLERANCE = 0.03  # distance of a mapped keypoint from its match, in units of the candidate's longer side
-_SCALE_TOLERANCE = np.log(1.8)
-_ANGLE_TOLERANCE = 35.0  # degrees
-_HALF = 8.0  # inliers at which the score is about 0.63
+# A match weighs 1 where its distance is at most 0.70 of the distance to the next best, 0 from 0.95 on.
+_SURE_RATIO, _LOST_RATIO = 0.70, 0.95
+_REACH = 0.03  # of a mapped keypoint from its match, in units of the candidate's longer side; twice that at first
+_SCALE_FACTOR = float(np.log(1.8))  # between the scale changes of matches that one map explains
+_TURN = 35.0  # degrees, between their turns
+_REFINEMENTS = 3
+_CELLS = 16  # to the longer side
+_CHANCE, _HALFWAY = 1.0, 20.0  # evidence that comes by chance; evidence at which the score is 1 - 1/e
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +44,21 @@ class GeometricScores:
     inliers: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class _Matches:
+    """m matches: keypoints of both photos, (m, 4) float64 each, row by row, and (m,) weights in (0, 1]."""
+
+    query: Wide
+    candidate: Wide
+    weights: Wide
+
+
 def match_score(query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> GeometricScores:
     """Compare a query with k candidates by spatially consistent matches.
+
+    The evidence is the sum over the cells of a 16 x 16 grid of the root of the weights that fall into a cell, the mean
+    of both photos: twenty matches spread over an object say more than twenty on one logo. The score is
+    1 - exp(-(evidence - 1) / 20).
 
     Returns:
         scores and inlier counts in the order of the candidates. An empty set of features scores 0.
@@ -49,67 +66,86 @@ def match_score(query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> Ge
     scores = np.zeros(len(candidates), dtype=np.float32)
     inliers = np.zeros(len(candidates), dtype=np.int64)
     for i, candidate in enumerate(candidates):
-        rows, columns, weights = _matches(query, candidate)
-        if len(rows) < 3:
+        matches = _match(query, candidate)
+        if matches is None:
             continue
-        kept = _consistent(query.keypoints[rows].astype(np.float64), candidate.keypoints[columns].astype(np.float64), weights)
+        kept = _consistent(matches)
+        weights = matches.weights[kept]
+        evidence = (_spread(matches.query[kept], weights) + _spread(matches.candidate[kept], weights)) / 2
         inliers[i] = kept.sum()
-        scores[i] = 1 - np.exp(-max(0.0, weights[kept].sum() - 2) / _HALF)
+        scores[i] = 1 - np.exp(-max(0.0, evidence - _CHANCE) / _HALFWAY)
     return GeometricScores(scores, inliers)
 
 
-def _matches(query: LocalFeatures, candidate: LocalFeatures) -> tuple[Indices, Indices, Wide]:
-    """Return mutual nearest neighbours that pass the ratio test: rows of both, and a weight in (0, 1] of each."""
-    none = np.zeros(0, dtype=np.intp)
-    if len(query) < 2 or len(candidate) < 2:
-        return none, none, np.zeros(0)
-    # Sums of products of bytes stay below 2**24: float32 holds them exactly, in whatever order they are added.
-    a, b = query.descriptors.astype(np.float32), candidate.descriptors.astype(np.float32)
+def _match(query: LocalFeatures, candidate: LocalFeatures) -> _Matches | None:
+    """Return the mutual nearest neighbours that are clearly nearer than the next best; None for fewer than three."""
+    if min(len(query), len(candidate)) < 3:
+        return None
+    # Whole numbers whose sums of products stay below 2**24: float32 holds them exactly, in whatever order they are added.
+    a, b = query.numbers(), candidate.numbers()
     products = a @ b.T
-    norms_a, norms_b = np.sqrt((a * a).sum(1)), np.sqrt((b * b).sum(1))
-    distances = 2 - 2 * products / np.maximum(norms_a[:, None] * norms_b, 1)
-    best = distances.argmin(1)
-    rows = np.flatnonzero(distances.argmin(0)[best] == np.arange(len(a)))
+    cosines = products / np.maximum(np.sqrt((a * a).sum(axis=1))[:, None] * np.sqrt((b * b).sum(axis=1)), 1)
+    best = cosines.argmax(axis=1)
+    rows = np.flatnonzero(cosines.argmax(axis=0)[best] == np.arange(len(a)))
     columns = best[rows]
-    nearest = distances[rows, columns]
-    second = np.minimum(np.partition(distances, 1, axis=1)[rows, 1], np.partition(distances, 1, axis=0)[1, columns])
-    ratio = np.sqrt(np.maximum(nearest, 0) / np.maximum(second, 1e-6))
-    good = ratio < RATIO
-    rows, columns, ratio = rows[good], columns[good], ratio[good].astype(np.float64)
-    return rows, columns, np.ones(len(rows))
+    nearest = cosines[rows, columns]
+    cosines[rows, columns] = -1
+    second = np.maximum(cosines[rows].max(axis=1), cosines[:, columns].max(axis=0))
+    ratio = np.sqrt(np.maximum(1 - nearest.astype(np.float64), 0) / np.maximum(1 - second.astype(np.float64), 1e-6))
+    weights = np.clip((_LOST_RATIO - ratio) / (_LOST_RATIO - _SURE_RATIO), 0, 1)
+    good = weights > 1e-3
+    if good.sum() < 3:
+        return None
+    return _Matches(
+        query.keypoints[rows[good]].astype(np.float64),
+        candidate.keypoints[columns[good]].astype(np.float64),
+        weights[good],
+    )
 
 
-def _consistent(query: Wide, candidate: Wide, weights: Wide) -> npt.NDArray[np.bool_]:
-    """Return which of m matches the best map explains, (m,) bool; m >= 3.
-
-    Args:
-        query: (m, 4) keypoints of the query, matched row by row with those of the candidate.
-        candidate: (m, 4).
-        weights: (m,) of the matches.
-    """
+def _consistent(matches: _Matches) -> Mask:
+    """Return which of the m matches the best map explains, (m,) bool."""
+    query, candidate, weights = matches.query, matches.candidate, matches.weights
     scale = np.log(np.maximum(candidate[:, 2], 1e-6) / np.maximum(query[:, 2], 1e-6))
     turn = candidate[:, 3] - query[:, 3]
-    # Similarity maps as complex factors: z -> factor * (z - z_q) + z_c, one per match.
-    factor = np.exp(scale + 1j * np.deg2rad(turn))
+    # Similarity maps of the plane as complex numbers: z -> factor (z - z_query) + z_candidate, one per match.
+    factors = np.exp(scale + 1j * np.deg2rad(turn))
     z_query, z_candidate = query[:, 0] + 1j * query[:, 1], candidate[:, 0] + 1j * candidate[:, 1]
-    mapped = factor[:, None] * (z_query - z_query[:, None]) + z_candidate[:, None]
-    near = np.abs(mapped - z_candidate) < TOLERANCE * 2
-    near &= np.abs(scale - scale[:, None]) < _SCALE_TOLERANCE
-    near &= np.abs((turn - turn[:, None] + 180) % 360 - 180) < _ANGLE_TOLERANCE
-    votes = near @ weights
-    kept: npt.NDArray[np.bool_] = near[votes.argmax()]
-    plausible = kept
-    for _ in range(3):
+    mapped = factors[:, None] * (z_query - z_query[:, None]) + z_candidate[:, None]  # (hypothesis, match)
+    explained = np.abs(mapped - z_candidate) < 2 * _REACH
+    explained &= np.abs(scale - scale[:, None]) < _SCALE_FACTOR
+    explained &= _turned(turn - turn[:, None]) < _TURN
+    kept: Mask = explained[(explained @ weights).argmax()]
+    for _ in range(_REFINEMENTS):
         if kept.sum() < 4:
             break
-        design = np.column_stack([query[:, :2], np.ones(len(query))])
-        solution = np.linalg.lstsq(design[kept], candidate[kept, :2], rcond=None)[0]
-        error = np.linalg.norm(design @ solution - candidate[:, :2], axis=1)
-        refined = (error < TOLERANCE)
-        middle = np.median(scale[kept])
-        refined &= np.abs(scale - middle) < _SCALE_TOLERANCE
-        refined &= np.abs((turn - np.rad2deg(np.angle(np.exp(1j * np.deg2rad(turn[kept])).sum())) + 180) % 360 - 180) < _ANGLE_TOLERANCE
-        if weights[refined].sum() < weights[plausible].sum():
+        refined = _refined(query, candidate, scale, turn, kept)
+        if weights[refined].sum() < weights[kept].sum():
             break
-        kept = plausible = refined
-    return plausible
+        kept = refined
+    return kept
+
+
+def _refined(query: Wide, candidate: Wide, scale: Wide, turn: Wide, kept: Mask) -> Mask:
+    """Fit an affine map to the kept matches and return the matches that it explains."""
+    design = np.column_stack([query[:, :2], np.ones(len(query))])
+    affine = np.linalg.lstsq(design[kept], candidate[kept, :2], rcond=None)[0]
+    error = np.linalg.norm(design @ affine - candidate[:, :2], axis=1)
+    middle_turn = np.rad2deg(np.angle(np.exp(1j * np.deg2rad(turn[kept])).sum()))
+    explained: Mask = error < _REACH
+    explained &= np.abs(scale - np.median(scale[kept])) < _SCALE_FACTOR
+    explained &= _turned(turn - middle_turn) < _TURN
+    return explained
+
+
+def _turned(degrees: Wide) -> Wide:
+    """Return the size of turns, 0 to 180 degrees."""
+    size: Wide = np.abs((degrees + 180) % 360 - 180)
+    return size
+
+
+def _spread(keypoints: Wide, weights: Wide) -> float:
+    """Return the sum over the cells of a grid of the root of the weights in each."""
+    cells = np.minimum(keypoints[:, :2] * _CELLS, _CELLS - 1).astype(np.intp)
+    sums = np.bincount(cells[:, 1] * _CELLS + cells[:, 0], weights, minlength=1)
+    return float(np.sqrt(sums).sum())

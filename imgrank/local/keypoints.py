@@ -1,4 +1,7 @@
-"""From the pixels of a photo to its local features: DoG keypoints, RootSIFT, and the colours around them.
+"""From the pixels of a photo to its keypoints: DoG extrema, RootSIFT, and the colours around them.
+
+`detect` gives everything that is found, which the global descriptor is made of; `extract` the smaller part that is stored and
+compared geometrically.
 
 Sources: Lowe 2004 (SIFT); Arandjelovic and Zisserman 2012 (RootSIFT). The colours beside each descriptor are ours:
 SIFT sees grey, and packages of one brand often differ in colour alone.
@@ -16,14 +19,12 @@ from imgrank.arrays import Floats, Pixels
 from imgrank.config import Settings
 from imgrank.errors import InputError
 from imgrank.images.resize import fit_longer_side
-from imgrank.local.features import (
-    COLOUR_POINTS,
-    LocalFeatures,
-    dequantize_keypoints,
-    quantize_keypoints,
-)
+from imgrank.local.compact import shipped_reduction
+from imgrank.local.features import LocalFeatures, dequantize_keypoints, quantize_keypoints
 
+COLOUR_POINTS = 5  # centre of the keypoint and four places around it
 _DESCRIPTOR_SCALE = 512  # the values of a unit RootSIFT vector hardly reach 0.5: a byte holds them
+_KEPT_SPREAD = 0.35  # of the kept keypoints around the middle, in units of the longer side
 _SMALLEST_SIDE = 8  # pixels; SIFT finds nothing in less
 _COLOUR_REACH = 1.5  # places of the outer colours, in keypoint diameters from the centre
 _COLOUR_OFFSETS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))
@@ -37,13 +38,40 @@ class LocalSettings(Settings):
     version: int = 1
     longer_side: int = 480  # pixels; larger photos are reduced, smaller ones stay
     max_features: int = 1000  # found, and aggregated to the global descriptor
-    keep: int = 256  # stored, and compared geometrically
+    keep: int = 700  # stored, and compared geometrically
     contrast: float = 0.02  # lowest contrast of a keypoint (OpenCV's contrastThreshold)
     edge: float = 10.0  # highest ratio of principal curvatures
 
 
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """All n keypoints found in a photo, those of the highest contrast first.
+
+    Attributes:
+        root_sift: (n, 128) uint8, RootSIFT times 512.
+        places: (n, 4) float32: x, y, size, angle as in `LocalFeatures.keypoints`, on the grid they are stored on.
+        colours: (n, 3 * COLOUR_POINTS) uint8: L, a, b (OpenCV's 8-bit CIELAB) at the centre and at four places around
+            it that turn and grow with the keypoint.
+        extent: width and height of the photo, in units of its longer side.
+    """
+
+    root_sift: npt.NDArray[np.uint8]
+    places: Floats
+    colours: npt.NDArray[np.uint8]
+    extent: tuple[float, float]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def squared_eccentricity(self) -> Floats:
+        """Return the (n,) float32 squared distances from the middle of the photo, in units of its longer side."""
+        offsets = self.places[:, :2] - np.array(self.extent, dtype=np.float32) / 2
+        squares: Floats = (offsets * offsets).sum(axis=1)
+        return squares
+
+
 def extract(pixels: Pixels, settings: LocalSettings) -> LocalFeatures:
-    """Return the `keep` strongest local features of a photo: those that are stored and compared.
+    """Return the local features of a photo that are stored and compared.
 
     Args:
         pixels: (height, width, 3) uint8 sRGB, any size of at least 1 x 1.
@@ -51,14 +79,28 @@ def extract(pixels: Pixels, settings: LocalSettings) -> LocalFeatures:
 
     Raises:
         InputError: `pixels` has another shape or dtype.
+        MissingModelError: the weights of the reduction are missing from the installation.
     """
-    return detect(pixels, settings).first(settings.keep)
+    return kept(detect(pixels, settings), settings)
 
 
-def detect(pixels: Pixels, settings: LocalSettings) -> LocalFeatures:
-    """Return up to `max_features` local features of a photo, the strongest first; `extract` keeps the first of them.
+def kept(keypoints: Keypoints, settings: LocalSettings) -> LocalFeatures:
+    """Choose `keep` of the keypoints of a photo and reduce their descriptors.
 
-    Equal pixels give equal features, to the last bit, whatever number of threads OpenCV uses: features are ordered by
+    High contrast and a place near the middle count: what a photo was taken for is seldom in its corners.
+    """
+    ranks = np.arange(1, len(keypoints) + 1)
+    cost = np.log(ranks) + keypoints.squared_eccentricity() / (2 * _KEPT_SPREAD**2)
+    chosen = np.sort(np.argsort(cost, kind="stable")[: settings.keep])
+    return LocalFeatures(
+        shipped_reduction().to_bytes(keypoints.root_sift[chosen]), keypoints.places[chosen]
+    )
+
+
+def detect(pixels: Pixels, settings: LocalSettings) -> Keypoints:
+    """Find up to `max_features` keypoints of a photo.
+
+    Equal pixels give equal keypoints, to the last bit, whatever number of threads OpenCV uses: they are ordered by
     contrast, then by place.
 
     Raises:
@@ -69,19 +111,24 @@ def detect(pixels: Pixels, settings: LocalSettings) -> LocalFeatures:
             f"a photo must be (height, width, 3) uint8 with at least one pixel, not {pixels.dtype} {pixels.shape}"
         )
     pixels = np.ascontiguousarray(fit_longer_side(pixels, settings.longer_side))
-    if min(pixels.shape[:2]) < _SMALLEST_SIDE:
-        return LocalFeatures.empty()
+    height, width = pixels.shape[:2]
+    extent = (width / max(height, width), height / max(height, width))
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     sift = cv2.SIFT_create(nfeatures=0, contrastThreshold=settings.contrast, edgeThreshold=settings.edge)
-    found = sorted(sift.detect(grey, None), key=_strength)[: settings.max_features]
+    large_enough = min(height, width) >= _SMALLEST_SIDE
+    found = sorted(sift.detect(grey, None), key=_strength)[: settings.max_features] if large_enough else []
     if not found:
-        return LocalFeatures.empty()
-    found, sift_descriptors = sift.compute(grey, found)
-    longer = max(pixels.shape[:2])
+        return Keypoints(
+            np.zeros((0, 128), dtype=np.uint8),
+            np.zeros((0, 4), dtype=np.float32),
+            np.zeros((0, 3 * COLOUR_POINTS), dtype=np.uint8),
+            extent,
+        )
+    found, descriptors = sift.compute(grey, found)
     rows = np.array([(*point.pt, point.size, point.angle) for point in found], dtype=np.float64)
-    stored = quantize_keypoints((rows / [longer, longer, longer, 1]).astype(np.float32))
-    keypoints = dequantize_keypoints(stored)
-    return LocalFeatures(_root_bytes(sift_descriptors), keypoints, _colours(pixels, rows))
+    longer = max(height, width)
+    places = dequantize_keypoints(quantize_keypoints((rows / [longer, longer, longer, 1]).astype(np.float32)))
+    return Keypoints(_root_bytes(descriptors), places, _colours(pixels, rows), extent)
 
 
 def _strength(point: cv2.KeyPoint) -> tuple[float, ...]:

@@ -217,3 +217,32 @@ def test_info(imgrank, collection: Path) -> None:
     text = imgrank("info", "db.h5", cwd=collection).stdout.decode()
     assert "/tokens/local" in text
     assert "photos: 20 ok" in text
+
+
+def test_paths_come_from_standard_input_or_a_file(imgrank, collection: Path) -> None:
+    names = sorted(str(path.relative_to(collection)) for path in (collection / "photos").iterdir())
+    (collection / "list").write_bytes("\0".join(names).encode() + b"\0")
+    piped = imgrank("embed", "-", "-o", "one.h5", cwd=collection, input="\n".join(names).encode())
+    listed = imgrank("embed", "--files-from", "list", "-0", "-o", "two.h5", cwd=collection)
+    folder = imgrank("embed", "photos", "-o", "three.h5", cwd=collection)
+    assert (piped.returncode, listed.returncode, folder.returncode) == (0, 0, 0), piped.stderr + listed.stderr
+    found = [imgrank("search", f"{n}.h5", *QUERIES, "--exact", cwd=collection).stdout for n in ("one", "two", "three")]
+    assert found[0] == found[1] == found[2] != b""
+
+
+def test_exact_search_works_without_hnswlib(collection: Path) -> None:
+    code = "import sys\nsys.modules['hnswlib'] = None\nimport imgrank.cli as c\nc.cli.main(sys.argv[1:])"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=collection, capture_output=True, check=False
+        )
+
+    exact = run("search", "db.h5", *QUERIES, "--exact", "--rerank", "5")
+    assert exact.returncode == 0, exact.stderr
+    assert len(records(exact.stdout)) == 40
+    for arguments in (["search", "db.h5", *QUERIES], ["index", "photos", "-o", "new.h5"]):
+        refused = run(*arguments)
+        assert refused.returncode == 3
+        assert b"--exact" in refused.stderr
+    assert run("search", "new.h5", *QUERIES, "--exact").returncode == 0  # the photos were embedded all the same

@@ -76,7 +76,7 @@ def test_several_caches_stand_beside_each_other(imgrank, collection: Path) -> No
     def cache(*arguments: object):
         return imgrank("cache-tokens", "db.h5", *arguments, cwd=collection)
 
-    assert cache("--mllm", "one", "--prune", "grid", "--token-dtype", "int8", "--cache", "a").returncode == 0
+    assert cache("--mllm", "one", "--prune", "grid", "--dtype", "int8", "--cache", "a").returncode == 0
     other = cache("--mllm", "two", "--cache", "a")
     assert other.returncode == 4
     assert b"--cache OTHER_NAME" in other.stderr
