@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from imgrank.errors import SettingsError
 
 Pooling = Literal["auto", "cls", "mean", "gem"]
+ProjectionChoice = Literal["default", "collection"]
 Prune = Literal["divprune", "grid", "none"]
 TokenDtype = Literal["float16", "int8"]
 ScorerName = Literal["auto", "mllm", "maxsim", "geometric"]
@@ -84,6 +85,9 @@ class EncoderSettings(Settings):
     revision: str | None = None
     pooling: Pooling = "auto"  # auto: the family's own (CLS for DINO, the projected embedding for CLIP and SigLIP)
     image_size: int | None = None  # pixels; None: the model's own
+    projection: ProjectionChoice = (
+        "default"  # default: the encoder's own; collection: fitted on the photos indexed first
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
 

@@ -15,11 +15,26 @@ from imgrank.bundle.table import ColumnView, append, create_columns
 from imgrank.errors import DamagedBundleError
 
 
-def create_descriptors(root: h5py.File, dim: int, provenance: Provenance) -> None:
-    """Make an empty `/descriptors`."""
+def create_descriptors(
+    root: h5py.File, dim: int, provenance: Provenance, projection: tuple[Floats, Floats] | None = None
+) -> None:
+    """Make an empty `/descriptors`.
+
+    Args:
+        root: the bundle, inside a transaction.
+        dim: numbers in a descriptor.
+        provenance: encoder and settings.
+        projection: mean (raw_dim,) and basis (raw_dim, dim) float32, where one was fitted on this collection.
+    """
     group = root.create_group(layout.DESCRIPTORS)
     create_columns(group, layout.descriptor_columns(dim))
     write_provenance(group, layout.DESCRIPTORS_VERSION, provenance)
+    if projection is not None:
+        inner = group.create_group(layout.PROJECTION)
+        create_columns(inner, layout.projection_columns(dim))
+        for name, array in zip(("mean", "basis"), projection, strict=True):
+            append(inner[name], array)
+            inner[name].attrs["crc32"] = np.uint32(crc32(array))
 
 
 def append_descriptors(root: h5py.File, descriptors: Floats) -> None:
@@ -36,6 +51,8 @@ class DescriptorTable:
     path: Path
     provenance: Provenance
     columns: dict[str, ColumnView]
+    projection_columns: dict[str, ColumnView] | None = None
+    projection_checksums: dict[str, int] | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -57,6 +74,24 @@ class DescriptorTable:
         if not np.isfinite(vectors.sum(axis=1, dtype=np.float64)).all():
             raise DamagedBundleError(self.path, "/descriptors/vectors", "holds NaN or infinity; the file was damaged")
         return vectors
+
+    def projection(self) -> tuple[Floats, Floats] | None:
+        """Return mean (raw_dim,) and basis (raw_dim, dim) of the projection fitted on this collection, if one was.
+
+        Raises:
+            DamagedBundleError: an array does not match its checksum.
+        """
+        if self.projection_columns is None or self.projection_checksums is None:
+            return None
+        arrays = {name: view.read() for name, view in self.projection_columns.items()}
+        for name, array in arrays.items():
+            if crc32(array) != self.projection_checksums[name] or len(array) != len(arrays["mean"]):
+                raise DamagedBundleError(
+                    self.path,
+                    f"/{layout.DESCRIPTORS}/{layout.PROJECTION}/{name}",
+                    "does not match its checksum; index the photos into a new file",
+                )
+        return arrays["mean"], arrays["basis"]
 
     def digest(self, images_digest: str) -> str:
         """Return what a graph over these descriptors was computed from.

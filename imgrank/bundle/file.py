@@ -209,7 +209,12 @@ def _parse_descriptors(path: Path, file: ReadFile, root: h5py.File, rows: int) -
         raise DamagedBundleError(path, f"/{layout.DESCRIPTORS}/vectors", f"has shape {shape}")
     views = view_columns(file, group, layout.descriptor_columns(dim))
     same_length(file, layout.DESCRIPTORS, views, rows)
-    return DescriptorTable(path, provenance, views)
+    inner = _child(path, group, layout.PROJECTION)
+    if inner is None:
+        return DescriptorTable(path, provenance, views)
+    projection = view_columns(file, inner, layout.projection_columns(dim))
+    checksums = {name: int_attribute(path, inner[name], "crc32") for name in projection}
+    return DescriptorTable(path, provenance, views, projection, checksums)
 
 
 def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | None:
@@ -224,7 +229,7 @@ def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | No
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim not in (1, 2) or dataset.dtype.kind not in "iu":
             raise DamagedBundleError(path, f"/{layout.GRAPH}/{name}", "is not an integer array")
         views |= view_columns(file, group, [layout.Column(name, dataset.dtype.str, dataset.shape[1:])])
-        checksums[name] = int(dataset.attrs["crc32"])
+        checksums[name] = int_attribute(path, dataset, "crc32")
     own = {layout.VERSION_ATTRIBUTE, *layout.PROVENANCE_ATTRIBUTES}
     numbers = {name: int_attribute(path, group, name) for name in list(group.attrs)[:64] if name not in own}
     return GraphTable(path, provenance, views, numbers, checksums)

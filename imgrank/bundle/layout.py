@@ -54,6 +54,14 @@ def descriptor_columns(dim: int) -> tuple[Column, ...]:
     return (Column("vectors", "<f4", (dim,), LARGE_CHUNK), Column("crc32", "<u4"))
 
 
+PROJECTION = "projection"  # /descriptors/projection: fitted on this collection, where there is one
+
+
+def projection_columns(dim: int) -> tuple[Column, ...]:
+    """Return the columns of `/descriptors/projection` for descriptors of `dim` numbers."""
+    return (Column("mean", "<f4", (), LARGE_CHUNK), Column("basis", "<f4", (dim,), LARGE_CHUNK))
+
+
 GRAPH = "graph"
 GRAPH_VERSION = 1
 

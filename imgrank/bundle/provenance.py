@@ -74,7 +74,7 @@ def text_attribute(path: Path, group: h5py.Group, name: str) -> str:
     return value
 
 
-def int_attribute(path: Path, group: h5py.Group, name: str) -> int:
+def int_attribute(path: Path, group: h5py.Group | h5py.Dataset, name: str) -> int:
     """Read an integer attribute."""
     value: Any = group.attrs.get(name)
     try:

@@ -55,16 +55,47 @@ def committed_end(path: Path, superblock: bytes, size: int) -> int:
     return int(end)
 
 
-class ReadFile(io.RawIOBase):
+class _SeekableFile(io.RawIOBase):
+    """A file descriptor with a position and a size of its own, as h5py wants it."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        super().__init__()
+        self.path = path
+        self._fd = os.open(path, flags | os.O_CLOEXEC)
+        self._size = os.fstat(self._fd).st_size
+        self._position = 0
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position, as any file does."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def close(self) -> None:
+        """Close the file descriptor."""
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+class ReadFile(_SeekableFile):
     """A bundle's bytes in its last committed state: the file, under the pages of a finished journal."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._size = os.fstat(self._fd).st_size
+        super().__init__(path, os.O_RDONLY)
         self._pages: Mapping[int, bytes] = {}
-        self._position = 0
 
     def freeze(self) -> None:
         """Look at the journal and the size of the file; call with the parse lock held, before any read."""
@@ -94,24 +125,6 @@ class ReadFile(io.RawIOBase):
             return bytes(_overlay(bytearray(raw.ljust(wanted, b"\0")), offset, self._pages))
         return raw
 
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position, as any file does."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # the buffer protocol has no type before 3.12
         """Fill `buffer` from the position; past the end, with zeros, which is what HDF5 expects."""
         view = memoryview(buffer).cast("B")
@@ -121,14 +134,8 @@ class ReadFile(io.RawIOBase):
         self._position += len(view)
         return len(view)
 
-    def close(self) -> None:
-        """Close the file descriptor."""
-        if not self.closed:
-            os.close(self._fd)
-        super().close()
 
-
-class ShadowFile(io.RawIOBase):
+class ShadowFile(_SeekableFile):
     """The file object one transaction writes through; see the module docstring. The writer's lock must be held.
 
     A write that fails (a full disk) does not raise: HDF5 would be left with half-closed objects and crash the process
@@ -137,39 +144,18 @@ class ShadowFile(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        super().__init__(path, os.O_RDWR)
         self._superblock = os.pread(self._fd, SUPERBLOCK, 0)
-        self._base = committed_end(path, self._superblock, os.fstat(self._fd).st_size)
+        self._base = committed_end(path, self._superblock, self._size)
         self._protected = -(-self._base // PAGE)  # pages before this number hold committed bytes
         self._pages: dict[int, bytearray] = {}
         self._size = self._base
-        self._position = 0
         self._discarding = False
         self.failure: OSError | None = None
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
 
     def writable(self) -> bool:
         """Return True."""
         return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position, as any file does."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
 
     def truncate(self, size: int | None = None) -> int:
         """Set where the file will end once it is committed."""
@@ -256,12 +242,6 @@ class ShadowFile(io.RawIOBase):
         self._pages.clear()
         if not self.closed:
             os.ftruncate(self._fd, self._base)
-
-    def close(self) -> None:
-        """Close the file descriptor."""
-        if not self.closed:
-            os.close(self._fd)
-        super().close()
 
 
 def apply_journal(path: Path, fd: int) -> None:

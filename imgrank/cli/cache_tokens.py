@@ -69,6 +69,7 @@ def run_cache_tokens(
     strict: bool = False,
 ) -> int:
     """Cache tokens and report it; returns how many photos were skipped."""
+    from imgrank.cli.console import skipped_text
     from imgrank.steps.cache_tokens import cache_tokens
 
     summary = cache_tokens(
@@ -84,9 +85,6 @@ def run_cache_tokens(
         strict=strict,
         reporter=console,
     )
-    reasons = ", ".join(f"{count} {code}" for code, count in sorted(summary.skipped.items()))
-    console.note(
-        f"cache {summary.cache!r}: {summary.images} photos computed, {summary.known} known already, "
-        f"{summary.skipped_count} skipped{f' ({reasons})' if reasons else ''}"
-    )
+    skipped = skipped_text(summary.skipped)
+    console.note(f"cache {summary.cache!r}: {summary.images} photos computed, {summary.known} known already, {skipped}")
     return summary.skipped_count

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import click
 
@@ -57,6 +57,12 @@ class Console:
 
 def _advance(bar: object, count: int) -> None:
     bar.update(count)  # type: ignore[attr-defined]
+
+
+def skipped_text(reasons: Mapping[str, int]) -> str:
+    """Return how many photos were left out and why: `3 skipped (2 truncated, 1 missing)`."""
+    listed = ", ".join(f"{count} {code}" for code, count in sorted(reasons.items()))
+    return f"{sum(reasons.values())} skipped" + (f" ({listed})" if listed else "")
 
 
 def duration(seconds: float) -> str:

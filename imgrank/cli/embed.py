@@ -14,14 +14,7 @@ from imgrank.config import DecodeSettings
 @click.command(short_help="Compute the global descriptors of photos.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=bytes))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle to make or add to.")
-@options.list_options
-@options.preset_option
-@options.encoder_options
-@options.device_option
-@options.decode_options
-@options.root_option
-@options.strict_option
-@options.quiet_option
+@options.photo_options
 def command(paths: tuple[bytes, ...], output: Path, **chosen: Any) -> int:
     """Compute the global descriptors of photos.
 
@@ -43,6 +36,7 @@ def command(paths: tuple[bytes, ...], output: Path, **chosen: Any) -> int:
 
 def run_embed(console: Any, paths: tuple[bytes, ...], output: Path, chosen: dict[str, Any]) -> int:
     """Embed photos as the options say and report it; returns how many were skipped."""
+    from imgrank.cli.console import skipped_text
     from imgrank.steps.embed import embed
 
     summary = embed(
@@ -55,6 +49,7 @@ def run_embed(console: Any, paths: tuple[bytes, ...], output: Path, chosen: dict
             chosen["pooling"],
             chosen["image_size"],
             chosen["dtype"],
+            chosen["projection"],
         ),
         decode=DecodeSettings(chosen["max_megapixels"], chosen["workers"]),
         root=chosen["root"],
@@ -63,9 +58,6 @@ def run_embed(console: Any, paths: tuple[bytes, ...], output: Path, chosen: dict
         strict=chosen["strict"],
         reporter=console,
     )
-    reasons = ", ".join(f"{count} {code}" for code, count in sorted(summary.skipped.items()))
-    console.note(
-        f"{summary.embedded} photos embedded, {summary.known} known already, "
-        f"{summary.skipped_count} skipped{f' ({reasons})' if reasons else ''}"
-    )
+    skipped = skipped_text(summary.skipped)
+    console.note(f"{summary.embedded} photos embedded, {summary.known} known already, {skipped}")
     return summary.skipped_count

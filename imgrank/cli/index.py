@@ -32,14 +32,7 @@ from imgrank.config import PRESETS, GraphSettings
 )
 @click.option("--cache-tokens", is_flag=True, help="Run `imgrank cache-tokens` afterwards.")
 @click.option("--mllm", metavar="MODEL", help="For --cache-tokens: whose visual tokens.")
-@options.list_options
-@options.preset_option
-@options.encoder_options
-@options.device_option
-@options.decode_options
-@options.root_option
-@options.strict_option
-@options.quiet_option
+@options.photo_options
 def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int:
     """Make photos searchable: embed them and build the neighbour graph.
 

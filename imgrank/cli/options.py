@@ -15,6 +15,7 @@ from imgrank.config import (
     EncoderSettings,
     OutputFormat,
     Pooling,
+    ProjectionChoice,
     Prune,
     RerankSettings,
     ScorerName,
@@ -91,7 +92,7 @@ preset_option = click.option(
     help="; ".join(f"{name}: {preset.note}" for name, preset in PRESETS.items()) + ".",
 )
 
-encoder_options = together(
+_encoder_options = together(
     click.option(
         "--encoder",
         metavar="MODEL",
@@ -102,6 +103,12 @@ encoder_options = together(
         "--pooling",
         type=click.Choice(get_args(Pooling)),
         help="How patch vectors become one; auto is the family's own.  [default: auto]",
+    ),
+    click.option(
+        "--projection",
+        type=click.Choice(get_args(ProjectionChoice)),
+        help="collection fits the last step of the descriptor on these photos: better, but such bundles cannot be "
+        "joined.  [default: default]",
     ),
     click.option("--image-size", type=click.IntRange(min=1), help="Pixels the model sees, where it can change them."),
     click.option(
@@ -114,6 +121,18 @@ encoder_options = together(
         metavar="N",
         help="Photos per forward pass; auto halves it when memory runs out.",
     ),
+)
+
+# What `embed` and `index` do with photos.
+photo_options = together(
+    list_options,
+    preset_option,
+    _encoder_options,
+    device_option,
+    decode_options,
+    root_option,
+    strict_option,
+    quiet_option,
 )
 
 token_options = together(
@@ -224,11 +243,13 @@ def encoder_settings(
     pooling: Pooling | None,
     image_size: int | None,
     dtype: Any,
+    projection: ProjectionChoice | None,
 ) -> EncoderSettings | None:
     """Return the encoder that the options ask for; None when they ask for none."""
     model = encoder if encoder is not None else PRESETS[preset].encoder if preset is not None else None
-    values = {"model": model, "revision": revision, "pooling": pooling, "image_size": image_size, "dtype": dtype}
-    asked = {name: value for name, value in values.items() if value is not None}
+    asked = _given(
+        model=model, revision=revision, pooling=pooling, image_size=image_size, dtype=dtype, projection=projection
+    )
     return EncoderSettings(**asked) if asked else None
 
 
@@ -245,12 +266,10 @@ def token_settings(
     longer_side: int | None, max_tokens: int | None, prune: Any, keep: int | None, token_dtype: Any
 ) -> TokenSettings | None:
     """Return the settings that the options ask for; None when they ask for none."""
-    values = {
-        "longer_side": longer_side,
-        "max_tokens": max_tokens,
-        "prune": prune,
-        "keep": keep,
-        "dtype": token_dtype,
-    }
-    asked = {name: value for name, value in values.items() if value is not None}
+    asked = _given(longer_side=longer_side, max_tokens=max_tokens, prune=prune, keep=keep, dtype=token_dtype)
     return TokenSettings(**asked) if asked else None
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in values.items() if value is not None}

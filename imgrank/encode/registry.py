@@ -18,6 +18,8 @@ from imgrank.errors import MissingModelError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from imgrank.local.projection import Projection
+
 BUILTIN = "builtin"
 ENCODERS: Mapping[str, str] = {BUILTIN: "imgrank.encode.builtin:BuiltinEncoder"}
 HUGGING_FACE = "imgrank.encode.huggingface:HuggingFaceEncoder"
@@ -35,13 +37,20 @@ WELL_KNOWN = (
 )
 
 
-def load_encoder(settings: EncoderSettings, *, device: str = "auto", batch_size: int | None = None) -> Encoder:
+def load_encoder(
+    settings: EncoderSettings,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    projection: Projection | None = None,
+) -> Encoder:
     """Load the encoder that the settings name.
 
     Args:
         settings: `model` is "builtin", a folder, or a Hugging Face id "organization/name".
         device: for `imgrank.devices.pick_device`; the built-in encoder always runs on the CPU.
         batch_size: photos per batch; None: the encoder's own choice. The built-in encoder has a fixed one.
+        projection: of a collection, where the settings ask for one; None gives the vectors to fit one on.
 
     Raises:
         SettingsError: no such encoder (the message names close ones), or a setting it cannot follow.
@@ -51,11 +60,15 @@ def load_encoder(settings: EncoderSettings, *, device: str = "auto", batch_size:
     name = settings.model
     if name in ENCODERS:
         _refuse_unused(settings)
-        encoder: Encoder = _class(ENCODERS[name])()
+        encoder: Encoder = _class(ENCODERS[name])(raw=settings.projection == "collection")
+    else:
+        _check_name(name)
+        encoder = _class(HUGGING_FACE)(settings, device=device, batch_size=batch_size)
+    if projection is None:
         return encoder
-    _check_name(name)
-    encoder = _class(HUGGING_FACE)(settings, device=device, batch_size=batch_size)
-    return encoder
+    from imgrank.encode.projected import ProjectedEncoder
+
+    return ProjectedEncoder(encoder, projection)
 
 
 def _class(place: str) -> type:

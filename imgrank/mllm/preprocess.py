@@ -12,8 +12,7 @@ import torch
 
 from imgrank.arrays import Pixels
 from imgrank.errors import SettingsError
-from imgrank.images.resize import check_pixels as check_pixels
-from imgrank.images.resize import normalize, resize
+from imgrank.images.resize import check_pixels, normalize, resize
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import torch
 from imgrank.arrays import Pixels
 from imgrank.devices import torch_dtype
 from imgrank.errors import ImgrankError, SettingsError
+from imgrank.images.resize import check_pixels
 from imgrank.mllm.adapter import DecoderAdapter
 from imgrank.mllm.base import Segment, VisualTokens
 from imgrank.mllm.folder import ModelFolder
-from imgrank.mllm.preprocess import PatchSettings, check_pixels, patches, token_grid
+from imgrank.mllm.preprocess import PatchSettings, patches, token_grid
 
 
 class QwenVL(DecoderAdapter):

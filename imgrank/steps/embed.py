@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.arrays import Floats
+from imgrank.arrays import Floats, Pixels
 from imgrank.bundle import file, layout
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, mark_images
@@ -28,6 +28,7 @@ from imgrank.images.decode import LoadedPhoto
 from imgrank.images.load import load
 from imgrank.images.scan import display, scan
 from imgrank.local.features import COLUMNS, LocalFeatures
+from imgrank.local.projection import Projection, fit_projection
 from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.records import OK, STATUS_NAMES
 from imgrank.steps.features import LocalSource
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOLDS = "holds descriptors of"
 _ONE = "one bundle has one encoder: write to another file"
 REMOVED = STATUS_NAMES.index("removed")
+FIT_AT_LEAST, FIT_AT_MOST = 100, 4000  # photos
 PART = 64  # rows of one commit; encoder batches divide it
 
 
@@ -102,17 +104,28 @@ def embed(
             return summary
         from imgrank.encode.registry import load_encoder
 
+        decode = decode or DecodeSettings()
         model = load_encoder(chosen, device=device, batch_size=batch_size)
+        projection = held.projection
+        if chosen.projection == "collection":
+            projection = projection or _fit(todo.paths, model, decode, reporter)
+            model = load_encoder(chosen, device=device, batch_size=batch_size, projection=projection)
         if held.encoder is not None:
             _check_same(bundle, held.encoder, model)
         if held.root is None:
             file.create(bundle, root=stored_root)
         with reporter.bar(len(todo.paths), "embed", "photo") as advance:
-            loaded = load(todo.paths, decode or DecodeSettings(), longer_side=model.longer_side)
+            loaded = load(todo.paths, decode, longer_side=model.longer_side)
             for part in _parts(_usable(loaded, todo, strict, reporter, summary, advance)):
                 descriptors, local = _encode(part, model, advance)
                 with writer.transaction() as h5:
-                    _write(h5, part, todo, descriptors, local, Provenance(model.name, model.revision, chosen.to_json()))
+                    if layout.DESCRIPTORS not in h5:
+                        provenance = Provenance(model.name, model.revision, chosen.to_json())
+                        arrays = None if projection is None else (projection.mean, projection.basis)
+                        create_descriptors(h5, model.dim, provenance, arrays)
+                        if keeps_local(model):
+                            create_local_cache(h5, LocalSource().provenance)
+                    _write(h5, part, todo, descriptors, local if keeps_local(model) else None)
                 summary.embedded += sum(item.photo is not None for item in part)
     return summary
 
@@ -123,6 +136,7 @@ class _Held:
 
     root: bytes | None = None  # as stored; None: there is no bundle
     encoder: Provenance | None = None
+    projection: Projection | None = None
     rows: dict[bytes, int] = field(default_factory=dict)  # stored path -> row, of photos that were not removed
     sizes: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     times: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -155,11 +169,43 @@ def _held(bundle: Path) -> _Held:
         return _Held(
             root=images.root,
             encoder=table.provenance if table is not None else None,
+            projection=bundle_projection(opened),
             rows={path: row for row, path in enumerate(images.paths()) if live[row]},
             sizes=images.columns["size"].read(),
             times=images.columns["mtime-ns"].read(),
             statuses=statuses,
         )
+
+
+def bundle_projection(opened: file.Bundle) -> Projection | None:
+    """Return the projection that was fitted on a bundle's collection, if one was."""
+    arrays = opened.descriptor_table.projection() if opened.descriptor_table is not None else None
+    return None if arrays is None else Projection(*arrays)
+
+
+def _fit(paths: list[bytes], model: Encoder, decode: DecodeSettings, reporter: Reporter) -> Projection:
+    """Fit a projection on photos spread evenly over the collection.
+
+    Raises:
+        InputError: there are too few.
+    """
+    sample = paths[:: -(-len(paths) // FIT_AT_MOST)]
+    vectors: list[Floats] = []
+    pending: list[Pixels] = []
+    with reporter.bar(len(sample), "fit projection", "photo") as advance:
+        for item in load(sample, decode, longer_side=model.longer_side):
+            advance(1)
+            if item.photo is not None:
+                pending.append(item.photo.pixels)
+            if len(pending) == model.batch_size:
+                vectors.append(model.encode(pending).descriptors)
+                pending = []
+    if pending:
+        vectors.append(model.encode(pending).descriptors)
+    count = sum(len(part) for part in vectors)
+    if count < FIT_AT_LEAST:
+        raise InputError(f"{count} photos are too few to fit a projection on, it takes {FIT_AT_LEAST}; leave it out")
+    return fit_projection(np.concatenate(vectors))
 
 
 def _choose_encoder(bundle: Path, model: Provenance | None, asked: EncoderSettings | None) -> EncoderSettings:
@@ -264,21 +310,19 @@ def _write(
     part: list[LoadedPhoto],
     todo: _Todo,
     descriptors: Floats,
-    local: list[LocalFeatures | None],
-    provenance: Provenance,
+    local: list[LocalFeatures | None] | None,
 ) -> None:
-    if layout.DESCRIPTORS not in h5:
-        create_descriptors(h5, descriptors.shape[1], provenance)
-        if provenance.model == "builtin":
-            create_local_cache(h5, LocalSource().provenance)
     append_images(h5, [replace(item.record, path=todo.stored[item.record.path]) for item in part])
     append_descriptors(h5, descriptors)
-    cache = h5.get(f"{layout.TOKENS}/{layout.LOCAL_CACHE}")
-    # A cache that `cache-tokens` made for another encoder's photos is continued by it, not here.
-    if cache is not None and provenance.model == "builtin":
+    if local is not None:
         tokens = [local_tokens(features, item.record.status) for features, item in zip(local, part, strict=True)]
         append_tokens(h5, layout.LOCAL_CACHE, tokens)
     mark_images(h5, [todo.replaced[item.record.path] for item in part if item.record.path in todo.replaced], REMOVED)
+
+
+def keeps_local(encoder: Encoder) -> bool:
+    """Return whether an encoder computes local features on its way, which are then kept in the same pass."""
+    return encoder.name == "builtin"
 
 
 def create_local_cache(h5: h5py.File, provenance: Provenance) -> None:

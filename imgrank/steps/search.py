@@ -23,6 +23,7 @@ from imgrank.local.features import LocalFeatures
 from imgrank.records import OK
 from imgrank.results import Hit, Ranking
 from imgrank.steps.build_index import GraphState
+from imgrank.steps.embed import bundle_projection
 from imgrank.steps.photos import BundlePhotos
 from imgrank.steps.rerank import Reranker
 
@@ -147,7 +148,9 @@ def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encod
 
     provenance = bundle.descriptors.provenance
     settings = EncoderSettings.from_json(provenance.settings)
-    encoder = load_encoder(settings if model is None else replace(settings, model=model), device=device)
+    if model is not None:
+        settings = replace(settings, model=model)
+    encoder = load_encoder(settings, device=device, projection=bundle_projection(bundle))
     if encoder.revision != provenance.model_revision:
         raise MismatchError(
             bundle.path,
