@@ -22,17 +22,21 @@ from imgrank.arrays import Floats, Pixels
 from imgrank.encode.base import JSON, Encoded
 from imgrank.errors import MissingModelError
 from imgrank.local.features import LocalFeatures
-from imgrank.local.keypoints import LocalSettings, detect
-from imgrank.local.projection import Projection
+from imgrank.local.keypoints import LocalSettings, detect, kept
+from imgrank.local.projection import Projection, unpack
 from imgrank.local.vlad import INPUT_DIM, Vocabulary, aggregate
 
 WEIGHTS_FILE = "builtin.safetensors"
+DESCRIPTOR_DIM = 1024
 WEIGHTS_VERSION = 1  # changes when the meaning of the weights does
 _BATCH = 32
 
 
 class BuiltinEncoder:
-    """Colour- and angle-aware VLAD of RootSIFT features, projected; gives the local features along.
+    """VLAD of RootSIFT, colours and angles, projected to 1024 numbers; gives the local features along.
+
+    Args:
+        raw: leave the projection out, and give the unit vectors that another projection can be fitted on.
 
     Raises:
         MissingModelError: the weights are missing from the installation, damaged, or of another version.
@@ -40,11 +44,12 @@ class BuiltinEncoder:
 
     name = "builtin"
 
-    def __init__(self) -> None:
+    def __init__(self, *, raw: bool = False) -> None:
         self._local = LocalSettings()
-        self._vocabulary, self._projection, digest = _load_weights(self._local)
+        self._vocabulary, projection, digest = _load_weights(self._local)
+        self._projection = None if raw else projection
         self.revision = f"{WEIGHTS_VERSION}-{digest}"
-        self.dim = self._projection.basis.shape[1]
+        self.dim = self._vocabulary.raw_dim if raw else projection.basis.shape[1]
         self.longer_side = self._local.longer_side
         self.batch_size = _BATCH
         self.settings: Mapping[str, JSON] = {"local": json.loads(self._local.to_json())}
@@ -52,27 +57,23 @@ class BuiltinEncoder:
     def encode(self, images: Sequence[Pixels]) -> Encoded:
         """Compute descriptors and local features of n photos, each (height, width, 3) uint8 sRGB of any size.
 
-        A photo's result depends on its own pixels only: neither on its batch nor on the number of threads. A photo without any
-        feature gets the descriptor of an empty photo, the same for all of them.
+        A photo's result depends on its own pixels only: neither on its batch nor on the number of threads. Photos
+        without any keypoint all get the same descriptor.
 
         Raises:
             InputError: a photo has another shape or dtype.
         """
+        descriptors = np.zeros((len(images), self.dim), dtype=np.float32)
+        local = []
         workers = min(len(images), os.cpu_count() or 1, 8)
-        if workers > 1:
-            with ThreadPoolExecutor(workers) as pool:
-                found = list(pool.map(self._encode_one, images))
-        else:
-            found = [self._encode_one(image) for image in images]
-        descriptors = np.zeros((len(found), self.dim), dtype=np.float32)
-        for row, (descriptor, _) in zip(descriptors, found, strict=True):
-            row[:] = descriptor
-        return Encoded(descriptors, [features for _, features in found])
-
-    def _encode_one(self, pixels: Pixels) -> tuple[Floats, LocalFeatures]:
-        features = detect(pixels, self._local)
-        raw = aggregate(features, self._vocabulary)
-        return self._projection.apply(raw[None])[0], features.first(self._local.keep)
+        # Only OpenCV's part runs in threads of ours: matrix products have threads of their own, and both kinds nested
+        # would halve the speed.
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            found = pool.map(lambda image: detect(image, self._local), images)
+            for row, keypoints in zip(descriptors, found, strict=True):
+                row[:] = self._projection.apply(aggregate(keypoints, self._vocabulary)[None])[0]
+                local.append(kept(keypoints, self._local))
+        return Encoded(descriptors, local)
 
 
 def _load_weights(settings: LocalSettings) -> tuple[Vocabulary, Projection, str]:
@@ -86,8 +87,8 @@ def _load_weights(settings: LocalSettings) -> tuple[Vocabulary, Projection, str]
         vocabulary = Vocabulary(
             *(tensors[key].astype(np.float32) for key in ("vocabulary.mean", "vocabulary.basis", "vocabulary.words"))
         )
-        basis = tensors["projection.basis"].astype(np.float32) * tensors["projection.scale"].astype(np.float32)
-        projection = Projection(tensors["projection.mean"].astype(np.float32), basis)
+        mean = tensors["projection.mean"].astype(np.float32)
+        projection = Projection(mean, unpack(tensors["projection.codes"], tensors["projection.steps"], len(mean)))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise MissingModelError("builtin", f"{WEIGHTS_FILE} cannot be read ({error}); {reinstall}") from error
     fits = (

@@ -99,4 +99,5 @@ def quantize_keypoints(keypoints: Floats) -> npt.NDArray[np.uint16]:
 def dequantize_keypoints(stored: npt.NDArray[np.uint16]) -> Floats:
     """Return the (n, 4) float32 keypoints of stored integers."""
     units = np.array([1 / _LENGTH_STEPS] * 3 + [360 / _ANGLE_STEPS])
-    return (stored.astype(np.float64) * units).astype(np.float32)
+    keypoints: Floats = (stored.astype(np.float64) * units).astype(np.float32)
+    return keypoints

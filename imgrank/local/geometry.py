@@ -20,6 +20,7 @@ from imgrank.local.features import LocalFeatures
 Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 Wide = npt.NDArray[np.float64]
+Complex = npt.NDArray[np.complex128]
 
 # A match weighs 1 where its distance is at most 0.70 of the distance to the next best, 0 from 0.95 on.
 _SURE_RATIO, _LOST_RATIO = 0.70, 0.95
@@ -81,17 +82,17 @@ def _match(query: LocalFeatures, candidate: LocalFeatures) -> _Matches | None:
     """Return the mutual nearest neighbours that are clearly nearer than the next best; None for fewer than three."""
     if min(len(query), len(candidate)) < 3:
         return None
-    # Whole numbers whose sums of products stay below 2**24: float32 holds them exactly, in whatever order they are added.
-    a, b = query.numbers(), candidate.numbers()
-    products = a @ b.T
-    cosines = products / np.maximum(np.sqrt((a * a).sum(axis=1))[:, None] * np.sqrt((b * b).sum(axis=1)), 1)
-    best = cosines.argmax(axis=1)
-    rows = np.flatnonzero(cosines.argmax(axis=0)[best] == np.arange(len(a)))
-    columns = best[rows]
-    nearest = cosines[rows, columns]
+    cosines = query.vectors() @ candidate.vectors().T
+    best_of_row, best_of_column = cosines.argmax(axis=1), cosines.max(axis=0)
+    nearest = cosines[np.arange(len(cosines)), best_of_row]
+    rows = np.flatnonzero(nearest == best_of_column[best_of_row])
+    # Equal features tie: the first one gets the match, so that no column is used twice.
+    columns, first = np.unique(best_of_row[rows], return_index=True)
+    rows = rows[first]
+    nearest = nearest[rows].astype(np.float64)
     cosines[rows, columns] = -1
-    second = np.maximum(cosines[rows].max(axis=1), cosines[:, columns].max(axis=0))
-    ratio = np.sqrt(np.maximum(1 - nearest.astype(np.float64), 0) / np.maximum(1 - second.astype(np.float64), 1e-6))
+    second = np.maximum(cosines[rows].max(axis=1), cosines.max(axis=0)[columns]).astype(np.float64)
+    ratio = np.sqrt(np.maximum(1 - nearest, 0) / np.maximum(1 - second, 1e-6))
     weights = np.clip((_LOST_RATIO - ratio) / (_LOST_RATIO - _SURE_RATIO), 0, 1)
     good = weights > 1e-3
     if good.sum() < 3:
@@ -108,40 +109,41 @@ def _consistent(matches: _Matches) -> Mask:
     query, candidate, weights = matches.query, matches.candidate, matches.weights
     scale = np.log(np.maximum(candidate[:, 2], 1e-6) / np.maximum(query[:, 2], 1e-6))
     turn = candidate[:, 3] - query[:, 3]
-    # Similarity maps of the plane as complex numbers: z -> factor (z - z_query) + z_candidate, one per match.
-    factors = np.exp(scale + 1j * np.deg2rad(turn))
+    # As complex numbers, the similarity map of a match is z -> factor (z - z_query) + z_candidate.
+    direction = np.exp(1j * np.deg2rad(turn))
+    factor = np.exp(scale) * direction
     z_query, z_candidate = query[:, 0] + 1j * query[:, 1], candidate[:, 0] + 1j * candidate[:, 1]
-    mapped = factors[:, None] * (z_query - z_query[:, None]) + z_candidate[:, None]  # (hypothesis, match)
-    explained = np.abs(mapped - z_candidate) < 2 * _REACH
+    error = factor[:, None] * z_query + (z_candidate - factor * z_query)[:, None] - z_candidate  # (hypothesis, match)
+    explained = error.real**2 + error.imag**2 < (2 * _REACH) ** 2
     explained &= np.abs(scale - scale[:, None]) < _SCALE_FACTOR
-    explained &= _turned(turn - turn[:, None]) < _TURN
+    explained &= _aligned(direction[:, None], direction)
     kept: Mask = explained[(explained @ weights).argmax()]
     for _ in range(_REFINEMENTS):
         if kept.sum() < 4:
             break
-        refined = _refined(query, candidate, scale, turn, kept)
+        refined = _refined(query, candidate, scale, direction, kept)
         if weights[refined].sum() < weights[kept].sum():
             break
         kept = refined
     return kept
 
 
-def _refined(query: Wide, candidate: Wide, scale: Wide, turn: Wide, kept: Mask) -> Mask:
+def _refined(query: Wide, candidate: Wide, scale: Wide, direction: Complex, kept: Mask) -> Mask:
     """Fit an affine map to the kept matches and return the matches that it explains."""
     design = np.column_stack([query[:, :2], np.ones(len(query))])
     affine = np.linalg.lstsq(design[kept], candidate[kept, :2], rcond=None)[0]
     error = np.linalg.norm(design @ affine - candidate[:, :2], axis=1)
-    middle_turn = np.rad2deg(np.angle(np.exp(1j * np.deg2rad(turn[kept])).sum()))
+    middle = direction[kept].sum()
     explained: Mask = error < _REACH
     explained &= np.abs(scale - np.median(scale[kept])) < _SCALE_FACTOR
-    explained &= _turned(turn - middle_turn) < _TURN
+    explained &= _aligned(middle / np.maximum(np.abs(middle), 1e-9), direction)
     return explained
 
 
-def _turned(degrees: Wide) -> Wide:
-    """Return the size of turns, 0 to 180 degrees."""
-    size: Wide = np.abs((degrees + 180) % 360 - 180)
-    return size
+def _aligned(a: Complex, b: Complex) -> Mask:
+    """Return where two directions, complex numbers of length 1, are less than _TURN degrees apart."""
+    aligned: Mask = a.real * b.real + a.imag * b.imag > np.cos(np.deg2rad(_TURN))
+    return aligned
 
 
 def _spread(keypoints: Wide, weights: Wide) -> float:

@@ -1,7 +1,7 @@
 """From the pixels of a photo to its keypoints: DoG extrema, RootSIFT, and the colours around them.
 
-`detect` gives everything that is found, which the global descriptor is made of; `extract` the smaller part that is stored and
-compared geometrically.
+`detect` gives everything that is found, which the global descriptor is made of; `extract` the smaller part that is
+stored and compared geometrically.
 
 Sources: Lowe 2004 (SIFT); Arandjelovic and Zisserman 2012 (RootSIFT). The colours beside each descriptor are ours:
 SIFT sees grey, and packages of one brand often differ in colour alone.
@@ -36,10 +36,10 @@ class LocalSettings(Settings):
     """How local features are found. `version` changes with the algorithm: features of two versions do not mix."""
 
     version: int = 1
-    longer_side: int = 480  # pixels; larger photos are reduced, smaller ones stay
-    max_features: int = 1000  # found, and aggregated to the global descriptor
+    longer_side: int = 512  # pixels; larger photos are reduced, smaller ones stay
+    max_features: int = 1500  # found, and aggregated to the global descriptor
     keep: int = 700  # stored, and compared geometrically
-    contrast: float = 0.02  # lowest contrast of a keypoint (OpenCV's contrastThreshold)
+    contrast: float = 0.01  # lowest contrast of a keypoint (OpenCV's contrastThreshold)
     edge: float = 10.0  # highest ratio of principal curvatures
 
 
@@ -92,9 +92,7 @@ def kept(keypoints: Keypoints, settings: LocalSettings) -> LocalFeatures:
     ranks = np.arange(1, len(keypoints) + 1)
     cost = np.log(ranks) + keypoints.squared_eccentricity() / (2 * _KEPT_SPREAD**2)
     chosen = np.sort(np.argsort(cost, kind="stable")[: settings.keep])
-    return LocalFeatures(
-        shipped_reduction().to_bytes(keypoints.root_sift[chosen]), keypoints.places[chosen]
-    )
+    return LocalFeatures(shipped_reduction().to_bytes(keypoints.root_sift[chosen]), keypoints.places[chosen])
 
 
 def detect(pixels: Pixels, settings: LocalSettings) -> Keypoints:
@@ -114,7 +112,7 @@ def detect(pixels: Pixels, settings: LocalSettings) -> Keypoints:
     height, width = pixels.shape[:2]
     extent = (width / max(height, width), height / max(height, width))
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(nfeatures=0, contrastThreshold=settings.contrast, edgeThreshold=settings.edge)
+    sift = cv2.SIFT.create(nfeatures=0, contrastThreshold=settings.contrast, edgeThreshold=settings.edge)
     large_enough = min(height, width) >= _SMALLEST_SIDE
     found = sorted(sift.detect(grey, None), key=_strength)[: settings.max_features] if large_enough else []
     if not found:
@@ -140,7 +138,8 @@ def _root_bytes(sift_descriptors: Floats) -> npt.NDArray[np.uint8]:
     wide = sift_descriptors.astype(np.float64)
     sums = wide.sum(axis=1, keepdims=True)
     rooted = np.sqrt(wide / np.where(sums > 0, sums, 1)) * _DESCRIPTOR_SCALE
-    return np.rint(np.clip(rooted, 0, 255)).astype(np.uint8)
+    rounded: npt.NDArray[np.uint8] = np.rint(np.clip(rooted, 0, 255)).astype(np.uint8)
+    return rounded
 
 
 def _colours(pixels: Pixels, keypoints: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

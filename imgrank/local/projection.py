@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from imgrank.arrays import Floats, unit_rows
 from imgrank.errors import InputError
 
 WHITENING = 0.5  # exponent: 0 keeps the variances, 1 makes them equal
+_STEP = 0.335  # standard deviations; the best step for a Gaussian and 16 even levels (Max 1960)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class Projection:
         return projected
 
 
-def fit_projection(raw: Floats, dim: int = 384) -> Projection:
+def fit_projection(raw: Floats, dim: int = 1024) -> Projection:
     """Fit the principal directions of raw vectors, partly whitened.
 
     Args:
@@ -66,3 +68,25 @@ def fit_projection(raw: Floats, dim: int = 384) -> Projection:
     basis = centred.T @ (vectors / np.sqrt(values))
     weights = (values / values.mean()) ** (-WHITENING / 2)
     return Projection(mean.astype(np.float32), (basis * weights).astype(np.float32))
+
+
+def pack(basis: Floats) -> tuple[npt.NDArray[np.uint8], Floats]:
+    """Round a (rows, dim) matrix to 4 bits a number.
+
+    Returns:
+        (rows / 2 rounded up, dim) uint8, rows 2 i and 2 i + 1 in the low and the high half of byte i; and (dim,)
+        float32, the step of each column: a number is (code - 8) * step.
+    """
+    steps = (basis.astype(np.float64).std(axis=0) * _STEP).astype(np.float32)
+    codes = np.clip(np.rint(basis / np.where(steps > 0, steps, 1)), -8, 7).astype(np.int8) + 8
+    halves = np.vstack([codes, np.zeros((len(codes) % 2, codes.shape[1]), np.int8)]).astype(np.uint8)
+    packed: npt.NDArray[np.uint8] = halves[0::2] | (halves[1::2] << np.uint8(4))
+    return packed, steps
+
+
+def unpack(packed: npt.NDArray[np.uint8], steps: Floats, rows: int) -> Floats:
+    """Return the (rows, dim) float32 matrix of `pack`."""
+    basis = np.empty((2 * len(packed), packed.shape[1]), dtype=np.float32)
+    basis[0::2] = packed & 15
+    basis[1::2] = packed >> 4
+    return (basis[:rows] - 8) * steps

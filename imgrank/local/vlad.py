@@ -4,8 +4,9 @@ A keypoint is coded by its difference from the nearest visual word; the differen
 of the keypoint's angle, so that two of them count fully only where their angles agree too, and weighs less far from
 the middle of the photo. Sums per word, the words balanced and the values damped. Knows nothing of photos or files.
 
-Sources: Jegou et al. 2010 (VLAD); Delhumeau et al. 2013 (residuals of length 1, damping in principal axes); Arandjelovic
-and Zisserman 2013 (every word's block of length 1); Tolias, Furon and Jegou 2014 (angles by explicit feature maps).
+Sources: Jegou et al. 2010 (VLAD); Delhumeau et al. 2013 (residuals of length 1, damping in principal axes);
+Arandjelovic and Zisserman 2013 (every word's block of length 1); Tolias, Furon and Jegou 2014 (angles by explicit
+feature maps).
 Colours in the input and the few but long words are ours: they measured best before a projection to 1024 numbers.
 """
 
@@ -21,9 +22,9 @@ from imgrank.local.keypoints import COLOUR_POINTS, Keypoints
 INPUT_DIM = 128 + 3 * COLOUR_POINTS
 HARMONICS = (1.0, 0.9)  # weights of 1 and of (cos t, sin t)
 POWER = 0.4  # every value v becomes sign(v) |v|^POWER: against keypoints that repeat within a photo
-SPREAD = 0.3  # standard deviation of the weight around the middle, in units of the longer side
+SPREAD = 0.25  # standard deviation of the weight around the middle, in units of the longer side
 _MODULATIONS = 2 * len(HARMONICS) - 1
-# Lab bytes to numbers of about the spread of a unit RootSIFT vector's; lightness changes with the light: it counts less.
+# Lab bytes to about the spread of a unit RootSIFT vector's numbers; lightness changes with the light: it counts less.
 _COLOUR_ZERO = np.array([0.0, 128.0, 128.0], dtype=np.float32)
 _COLOUR_SCALE = 0.2 * np.array([0.3 / 255, 1 / 60, 1 / 60], dtype=np.float32)
 
@@ -52,7 +53,7 @@ def embed(keypoints: Keypoints) -> Floats:
     """Return the (n, INPUT_DIM) float32 inputs of the vocabulary: unit RootSIFT, then the colours."""
     colours = keypoints.colours.reshape(-1, COLOUR_POINTS, 3).astype(np.float32)
     colours = (colours - _COLOUR_ZERO) * _COLOUR_SCALE
-    return np.concatenate([unit_rows(keypoints.root_sift), colours.reshape(len(keypoints), -1)], axis=1)
+    return np.concatenate([unit_rows(keypoints.root_sift), colours.reshape(-1, 3 * COLOUR_POINTS)], axis=1)
 
 
 def aggregate(keypoints: Keypoints, vocabulary: Vocabulary) -> Floats:
@@ -73,7 +74,8 @@ def aggregate(keypoints: Keypoints, vocabulary: Vocabulary) -> Floats:
     membership = (nearest == np.arange(len(words))[:, None]).astype(np.float32)
     raw = unit_rows(membership @ codes)
     raw = np.sign(raw) * np.abs(raw) ** np.float32(POWER)
-    return unit_rows(raw.reshape(1, -1))[0]
+    flat: Floats = unit_rows(raw.reshape(1, -1))[0]
+    return flat
 
 
 def modulation(degrees: Floats) -> Floats:

@@ -11,7 +11,6 @@ from imgrank.rerank.base import PairScores
 
 if TYPE_CHECKING:
     from imgrank.local.features import LocalFeatures
-
     from imgrank.mllm.base import VisualTokens
     from imgrank.rerank.packing import PairScorer
 

@@ -1,55 +1,79 @@
-"""Fit the weights of the built-in encoder on drawn photos and write them: a vocabulary and a projection.
+"""Fit the built-in weights on drawn photos: reduction of local features, vocabulary, and projection of the encoder.
 
-    python -m imgrank.training.vocabulary -o imgrank/encode/builtin.safetensors
+    OMP_NUM_THREADS=1 python -m imgrank.training.vocabulary -o imgrank/encode/builtin.safetensors \\
+        --features imgrank/local/rootsift.safetensors
 
-Equal arguments give equal bytes on one machine. No photo is read.
+Equal arguments and an equal number of BLAS threads give equal bytes on one machine. No photo is read.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
 from imgrank.arrays import Floats
-from imgrank.encode.builtin import expected_metadata
+from imgrank.encode.builtin import DESCRIPTOR_DIM, expected_metadata
 from imgrank.errors import InputError
-from imgrank.local.features import LocalFeatures
-from imgrank.local.keypoints import LocalSettings, detect
-from imgrank.local.projection import Projection, fit_projection
-from imgrank.local.vlad import Vocabulary, aggregate, embed
+from imgrank.local.compact import Reduction
+from imgrank.local.features import DIM
+from imgrank.local.keypoints import Keypoints, LocalSettings, detect
+from imgrank.local.projection import Projection, fit_projection, pack
+from imgrank.local.vlad import INPUT_DIM, Vocabulary, aggregate, embed
 from imgrank.training.photos import draw_photo
 
-PHOTOS = 1000
-WORDS = 32
-DIM = 32
-DESCRIPTOR_DIM = 384
-SAMPLE = 150_000  # features that the vocabulary is fitted on
+PHOTOS = 2000
+WORDS = 8
+SAMPLE = 150_000  # keypoints that the vocabulary is fitted on
 ROUNDS = 20  # of k-means
-FIRST_SEED = 1_000_000  # of the drawn photos, which are FIRST_SEED, FIRST_SEED + 1, ...
+FIRST_SEED = 1_000_000  # the drawn photos are FIRST_SEED, FIRST_SEED + 1, ...
+_REDUCTION_WHITENING = 0.5  # as in `projection`: half way to equal variances
 
 
-def fit(features: list[LocalFeatures], words: int = WORDS, dim: int = DIM) -> tuple[Vocabulary, Projection]:
-    """Fit both on the features of drawn photos.
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What is shipped."""
+
+    reduction: Reduction
+    vocabulary: Vocabulary
+    projection: Projection
+
+
+def fit(photos: Sequence[Keypoints], words: int = WORDS) -> Weights:
+    """Fit all weights on the keypoints of drawn photos.
 
     Raises:
-        InputError: the photos have fewer features than there are words.
+        InputError: the photos have too few keypoints.
     """
-    inputs = np.concatenate([embed(one) for one in features])
-    if len(inputs) < max(words, dim):
-        raise InputError(f"{len(inputs)} features are too few for {words} words; draw more photos")
-    rng = np.random.default_rng(0)
-    inputs = inputs[np.sort(rng.permutation(len(inputs))[:SAMPLE])]
-    mean, basis = principal_directions(inputs, dim)
+    inputs = np.concatenate([embed(one) for one in photos])
+    if len(inputs) < max(words, INPUT_DIM):
+        raise InputError(f"{len(inputs)} keypoints are too few to fit on; draw more photos")
+    inputs = inputs[np.sort(np.random.default_rng(0).permutation(len(inputs))[:SAMPLE])]
+    mean, basis = principal_directions(inputs, INPUT_DIM)
     vocabulary = Vocabulary(mean, basis, k_means((inputs - mean) @ basis, words, ROUNDS))
-    raw = np.stack([aggregate(one, vocabulary) for one in features])
-    return vocabulary, fit_projection(raw, DESCRIPTOR_DIM)
+    vocabulary = Vocabulary(*(_halved(part) for part in (mean, basis, vocabulary.words)))
+    raw = np.stack([aggregate(one, vocabulary) for one in photos])
+    return Weights(_reduction(inputs[:, :128]), vocabulary, fit_projection(raw, DESCRIPTOR_DIM))
+
+
+def _reduction(root_sift: Floats) -> Reduction:
+    mean, basis = principal_directions(root_sift, DIM)
+    deviations = ((root_sift - mean) @ basis).std(axis=0, dtype=np.float64)
+    return Reduction(mean, (basis * deviations**-_REDUCTION_WHITENING).astype(np.float32))
+
+
+def _halved(values: Floats) -> Floats:
+    """Round to half precision, as stored: the projection is fitted on what the shipped vocabulary gives."""
+    return values.astype(np.float16).astype(np.float32)
 
 
 def principal_directions(rows: Floats, dim: int) -> tuple[Floats, Floats]:
@@ -73,41 +97,49 @@ def k_means(rows: Floats, count: int, rounds: int, seed: int = 0) -> Floats:
     return centres
 
 
-def to_bytes(vocabulary: Vocabulary, projection: Projection, settings: LocalSettings) -> bytes:
-    """Return the weights as safetensors: half precision, the large matrix in bytes with a scale per column."""
-    scale = np.abs(projection.basis).max(axis=0) / 127
-    tensors: dict[str, npt.NDArray[np.generic]] = {
-        "vocabulary.mean": vocabulary.mean.astype(np.float16),
-        "vocabulary.basis": vocabulary.basis.astype(np.float16),
-        "vocabulary.words": vocabulary.words.astype(np.float16),
-        "projection.mean": projection.mean.astype(np.float16),
-        "projection.scale": scale.astype(np.float32),
-        "projection.basis": np.rint(projection.basis / np.where(scale > 0, scale, 1)).astype(np.int8),
+def encoder_bytes(weights: Weights, settings: LocalSettings) -> bytes:
+    """Return the weights of the encoder as safetensors: half precision, the large matrix in 4 bits a number."""
+    codes, steps = pack(weights.projection.basis)
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "vocabulary.mean": weights.vocabulary.mean.astype(np.float16),
+        "vocabulary.basis": weights.vocabulary.basis.astype(np.float16),
+        "vocabulary.words": weights.vocabulary.words.astype(np.float16),
+        "projection.mean": weights.projection.mean.astype(np.float16),
+        "projection.steps": steps,
+        "projection.codes": codes,
     }
     return bytes(save(tensors, metadata=expected_metadata(settings)))
 
 
-def drawn_features(count: int, workers: int | None) -> Iterator[LocalFeatures]:
-    """Draw photos and yield their features, in the order of the seeds."""
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_features, range(FIRST_SEED, FIRST_SEED + count), itertools.repeat(LocalSettings()), chunksize=4)
+def reduction_bytes(weights: Weights) -> bytes:
+    """Return the weights of the local features as safetensors."""
+    return bytes(save({"mean": weights.reduction.mean, "basis": weights.reduction.basis}))
 
 
-def _features(seed: int, settings: LocalSettings) -> LocalFeatures:
+def drawn_keypoints(count: int, workers: int | None) -> Iterator[Keypoints]:
+    """Draw photos and yield their keypoints, in the order of the seeds."""
+    seeds = range(FIRST_SEED, FIRST_SEED + count)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_keypoints, seeds, itertools.repeat(LocalSettings()), chunksize=4)
+
+
+def _keypoints(seed: int, settings: LocalSettings) -> Keypoints:
     return detect(draw_photo(seed), settings)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m imgrank.training.vocabulary", description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="weights of the encoder")
+    parser.add_argument("--features", type=Path, help="also write the weights of the local features")
     parser.add_argument("--photos", type=int, default=PHOTOS, help="photos to draw (default: %(default)s)")
-    parser.add_argument("--words", type=int, default=WORDS)
-    parser.add_argument("--dim", type=int, default=DIM, help="of a reduced local feature")
+    parser.add_argument("--words", type=int, default=WORDS, help="visual words (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
     options = parser.parse_args(arguments)
-    features = list(drawn_features(options.photos, options.workers))
-    options.output.write_bytes(to_bytes(*fit(features, options.words, options.dim), LocalSettings()))
+    weights = fit(list(drawn_keypoints(options.photos, options.workers)), options.words)
+    options.output.write_bytes(encoder_bytes(weights, LocalSettings()))
+    if options.features is not None:
+        options.features.write_bytes(reduction_bytes(weights))
 
 
 if __name__ == "__main__":

@@ -143,3 +143,36 @@ def test_a_second_writer_names_the_first(imgrank, collection: Path) -> None:
         assert run.returncode == 4
         assert f"process {os.getpid()} is writing".encode() in run.stderr
         assert imgrank("search", "db.h5", "queries", cwd=collection).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_projection_of_the_collection_lies_in_the_bundle(imgrank, photos: Path, tmp_path: Path) -> None:
+    os.symlink(photos, tmp_path / "photos")
+    options = ["--projection", "collection", "--root", photos.parent, "--threads", 1]
+    run = imgrank("index", photos, "-o", "own.h5", *options, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    with h5py.File(tmp_path / "own.h5") as root:
+        group = root["descriptors"]
+        assert group["projection/basis"].shape == (len(group["projection/mean"]), group["vectors"].shape[1])
+        assert "+" in group.attrs["model-revision"]
+        before = group["vectors"][:]
+        assert np.linalg.norm(before, axis=1) == pytest.approx(1, abs=1e-5)
+    query = photos / "0007.jpg"
+    first = imgrank("search", "own.h5", query, "-k", 1, "--format", "tsv", cwd=tmp_path).stdout.split(b"\t")
+    assert first[-6].endswith(b"0007.jpg")
+    assert float(first[-4]) == pytest.approx(1.0, abs=1e-6)
+    # More photos are embedded with the projection that is there.
+    extra = photos.parent / "extra"
+    if not extra.exists():
+        many_photos(extra, 3)
+    run = imgrank("index", extra, "-o", "own.h5", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    with h5py.File(tmp_path / "own.h5") as root:
+        np.testing.assert_array_equal(root["descriptors/vectors"][:200], before)
+        assert root["descriptors/vectors"].shape[0] == 203
+    # The default projection is another encoder.
+    assert imgrank("embed", photos, "-o", "own.h5", "--projection", "default", cwd=tmp_path).returncode == 4
+    few = imgrank("index", extra, "-o", "few.h5", *options, cwd=tmp_path)
+    assert few.returncode == 5
+    assert b"too few to fit a projection" in few.stderr
+    assert not (tmp_path / "few.h5").exists()
