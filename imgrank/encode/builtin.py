@@ -18,10 +18,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from imgrank.arrays import Floats, Pixels
+from imgrank.arrays import Pixels
 from imgrank.encode.base import JSON, Encoded
 from imgrank.errors import MissingModelError
-from imgrank.local.features import LocalFeatures
 from imgrank.local.keypoints import LocalSettings, detect, kept
 from imgrank.local.projection import Projection, unpack
 from imgrank.local.vlad import INPUT_DIM, Vocabulary, aggregate
@@ -71,7 +70,8 @@ class BuiltinEncoder:
         with ThreadPoolExecutor(max(1, workers)) as pool:
             found = pool.map(lambda image: detect(image, self._local), images)
             for row, keypoints in zip(descriptors, found, strict=True):
-                row[:] = self._projection.apply(aggregate(keypoints, self._vocabulary)[None])[0]
+                vector = aggregate(keypoints, self._vocabulary)
+                row[:] = vector if self._projection is None else self._projection.apply(vector[None])[0]
                 local.append(kept(keypoints, self._local))
         return Encoded(descriptors, local)
 
