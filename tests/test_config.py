@@ -10,7 +10,7 @@ from imgrank.errors import SettingsError
     "settings",
     [
         EncoderSettings(),
-        EncoderSettings("org/name", "abc", "gem", 448, "bfloat16"),
+        EncoderSettings("org/name", "abc", "gem", 448, "collection", "bfloat16"),
         GraphSettings(m=32),
         TokenSettings(prune="grid", dtype="int8"),
         RerankSettings(lam=1, task="artwork"),

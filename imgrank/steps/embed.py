@@ -209,17 +209,21 @@ def _fit(paths: list[bytes], model: Encoder, decode: DecodeSettings, reporter: R
 
 
 def _choose_encoder(bundle: Path, model: Provenance | None, asked: EncoderSettings | None) -> EncoderSettings:
-    if asked is not None and Path(asked.model).is_dir():
+    is_folder = asked is not None and Path(asked.model).is_dir()
+    if asked is not None and is_folder:
         asked = replace(asked, model=str(Path(asked.model).resolve()))  # it must be found from anywhere
     if model is None:
         return asked or EncoderSettings()
     stored = EncoderSettings.from_json(model.settings)
-    # A folder may have moved, and the number type may differ; the revision is compared once the model is loaded.
-    if asked is not None and replace(asked, model=stored.model, dtype=stored.dtype) != stored:
+    if asked is None:
+        return stored
+    # The folder of a model may have moved, and the number type may differ; the revision is compared after loading.
+    alike = replace(asked, dtype=stored.dtype, model=stored.model if is_folder else asked.model)
+    if alike != stored:
         raise MismatchError(
             bundle, f"{_HOLDS} {model.model} with {model.settings}, asked for {asked.to_json()}; {_ONE}"
         )
-    return asked or stored
+    return asked
 
 
 def _check_same(bundle: Path, stored: Provenance, encoder: Encoder) -> None:
