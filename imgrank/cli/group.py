@@ -66,6 +66,9 @@ class LazyGroup(click.Group):
         extra.pop("standalone_mode", None)
         # Libraries speak to programmers; what a user must know, we say ourselves.
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        # numpy's matrix products are small here, and photos already run side by side: more threads only get into
+        # each other's way (docs/benchmarks.md). It also takes the number of cores out of the last bits.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
         try:

@@ -102,8 +102,11 @@ def _load_weights(settings: LocalSettings) -> tuple[Vocabulary, Projection, str]
 
 
 def expected_metadata(settings: LocalSettings) -> dict[str, str]:
-    """Return what the weights file must say of itself, in safetensors metadata."""
-    return {"weights-version": str(WEIGHTS_VERSION), "local-version": str(settings.version)}
+    """Return what the weights file must say of itself, in safetensors metadata.
+
+    A single key: safetensors writes several in random order, and equal weights would not be equal bytes.
+    """
+    return {"version": f"{WEIGHTS_VERSION}.{settings.version}"}
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def shipped_but(change):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda data: data.replace(b'"weights-version":"', b'"weights-version":"9', 1),
+        lambda data: data.replace(b'"version":"1.1"', b'"version":"9.1"', 1),
         lambda data: data[: len(data) // 2],
         lambda data: b"",
         lambda data: data.replace(b"vocabulary.words", b"vocabulary.wordz", 1),
