@@ -111,26 +111,36 @@ class ReadFile(_SeekableFile):
                 )
             self._pages = journal.pages
             self._size = max(self._size, journal.size)
-        committed_end(self.path, self.pread(SUPERBLOCK, 0), self._size)
+        superblock = bytearray(SUPERBLOCK)
+        self.read_at(memoryview(superblock), 0)
+        committed_end(self.path, bytes(superblock), self._size)
 
     def fileno(self) -> int:
         """Return the open file descriptor."""
         return self._fd
 
-    def pread(self, count: int, offset: int) -> bytes:
-        """Read up to `count` bytes at `offset`, without moving the position; thread-safe."""
-        raw = os.pread(self._fd, count, offset)
+    def read_at(self, target: memoryview, offset: int) -> int:
+        """Fill `target` from `offset`, without moving the position; thread-safe.
+
+        Returns:
+            Bytes read, fewer than asked for only where the file ends.
+        """
+        done = 0
+        # One system call gives at most 2 GiB.
+        while done < len(target) and (count := os.preadv(self._fd, [target[done:]], offset + done)):
+            done += count
         if self._pages:
-            wanted = min(count, max(0, self._size - offset))
-            return bytes(_overlay(bytearray(raw.ljust(wanted, b"\0")), offset, self._pages))
-        return raw
+            wanted = min(len(target), max(0, self._size - offset))
+            target[done:wanted] = bytes(max(0, wanted - done))
+            done = max(done, wanted)
+            _overlay(target[:done], offset, self._pages)
+        return done
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # the buffer protocol has no type before 3.12
         """Fill `buffer` from the position; past the end, with zeros, which is what HDF5 expects."""
         view = memoryview(buffer).cast("B")
-        raw = self.pread(len(view), self._position)
-        view[: len(raw)] = raw
-        view[len(raw) :] = bytes(len(view) - len(raw))
+        done = self.read_at(view, self._position)
+        view[done:] = bytes(len(view) - done)
         self._position += len(view)
         return len(view)
 
@@ -275,10 +285,10 @@ def recover(path: Path) -> None:
             os.close(fd)
 
 
-def _overlay(raw: bytearray, offset: int, pages: Mapping[int, bytes | bytearray]) -> bytearray:
+def _overlay(raw: bytearray | memoryview, offset: int, pages: Mapping[int, bytes | bytearray]) -> None:
     """Lay those pages that touch [offset, offset + len(raw)) over `raw`, in place."""
     if not pages:
-        return raw
+        return
     first, last = offset // PAGE, (offset + len(raw) - 1) // PAGE
     span = last - first + 1
     numbers = range(first, last + 1) if span <= len(pages) else [n for n in pages if first <= n <= last]
@@ -288,4 +298,3 @@ def _overlay(raw: bytearray, offset: int, pages: Mapping[int, bytes | bytearray]
             start = max(offset, number * PAGE)
             end = min(offset + len(raw), (number + 1) * PAGE)
             raw[start - offset : end - offset] = page[start - number * PAGE : end - number * PAGE]
-    return raw

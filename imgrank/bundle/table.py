@@ -83,10 +83,8 @@ class ColumnView:
         target = rows.reshape(-1).view(np.uint8).data
         done = 0
         for offset, count in self.extents(start, stop):
-            raw = self.file.pread(count, offset)
-            if len(raw) != count:
+            if self.file.read_at(target[done : done + count], offset) != count:
                 raise DamagedBundleError(self.file.path, self.name, f"the file ends inside rows {start}:{stop}")
-            target[done : done + count] = raw
             done += count
         return rows
 

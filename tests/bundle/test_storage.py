@@ -288,3 +288,10 @@ def test_an_interrupt_waits_for_the_commit(bundle: Path) -> None:
     with file.Writer(bundle) as writer, pytest.raises(KeyboardInterrupt):
         interrupted(writer)
     assert check_whole(bundle) == 20
+
+
+def test_reads_that_the_system_cuts_short_are_gone_on_with(bundle: Path, monkeypatch) -> None:
+    # One call gives at most 2 GiB; here it gives at most 100 bytes.
+    real = os.preadv
+    monkeypatch.setattr(storage.os, "preadv", lambda fd, targets, offset: real(fd, [targets[0][:100]], offset))
+    assert check_whole(bundle) == 10
