@@ -34,6 +34,7 @@ def command(folder: Path, quiet: bool) -> None:
     before, after = result.right_first
     total = len(result.rankings)
     click.echo(f"best hit is right for {before} of {total} queries, and for {after} after re-ranking")
+    click.echo("mAP {:.3f}, and {:.3f} after re-ranking".format(*result.mean_ap))
     click.echo(f"picture of the hits: {result.picture}")
     query = result.rankings[0].query.decode()
     console.done(str(result.bundle), f"imgrank search {result.bundle} {query} --rerank 50")

@@ -39,6 +39,7 @@ class DemoResult:
     shortlists: list[Ranking]
     rankings: list[Ranking]
     right_first: tuple[int, int]  # queries whose best hit is right: before and after re-ranking
+    mean_ap: tuple[float, float]  # mAP: before and after re-ranking
 
 
 def run_demo(folder: Path, reporter: Reporter = SILENT) -> DemoResult:
@@ -69,7 +70,8 @@ def run_demo(folder: Path, reporter: Reporter = SILENT) -> DemoResult:
     positives = _positives(files)
     _draw(rankings, positives).save(picture)
     first = (_right_first(shortlists, positives), _right_first(rankings, positives))
-    return DemoResult(bundle, picture, index, shortlists, rankings, first)
+    mean_ap = (_mean_ap(shortlists, positives), _mean_ap(rankings, positives))
+    return DemoResult(bundle, picture, index, shortlists, rankings, first, mean_ap)
 
 
 def _positives(files: CollectionFiles) -> set[tuple[str, str]]:
@@ -83,6 +85,17 @@ def _name(path: bytes) -> str:
 
 def _right_first(rankings: Sequence[Ranking], positives: set[tuple[str, str]]) -> int:
     return sum((_name(r.query), _name(r.hits[0].path)) in positives for r in rankings if r.hits)
+
+
+def _mean_ap(rankings: Sequence[Ranking], positives: set[tuple[str, str]]) -> float:
+    """Return the mean over queries of the average precision; positives that were not found count as missed."""
+    total = 0.0
+    for ranking in rankings:
+        query = _name(ranking.query)
+        right = [hit.rank for hit in ranking.hits if (query, _name(hit.path)) in positives]
+        precisions = [found / rank for found, rank in enumerate(right, 1)]
+        total += sum(precisions) / sum(query == asked for asked, _ in positives)
+    return total / len(rankings)
 
 
 def _draw(rankings: Sequence[Ranking], positives: set[tuple[str, str]]) -> Image:
