@@ -177,7 +177,11 @@ def test_a_terminal_gets_a_table_that_fits(collection: Path, columns: int) -> No
 
 
 def test_an_interrupted_command_says_so_and_exits_130(collection: Path) -> None:
-    command = [sys.executable, "-m", "imgrank", "search", "db.h5", "-"]
+    # A background job starts with the signal ignored, and would pass that on.
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, sys.executable, "-m", "imgrank", "search", "db.h5", "-"]
     with subprocess.Popen(
         command, cwd=collection, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
