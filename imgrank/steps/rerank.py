@@ -65,14 +65,14 @@ class Reranker:
         if visual and settings.scorer != "geometric":
             self.source, self.scorer = self._visual(mllm, prompt_file, device)
         else:
-            self.source, self.scorer = self._local(cache)
+            self.source, self.scorer = self._local()
 
     @property
     def uses_local_features(self) -> bool:
         """Return whether local features of the query that are at hand are what the scorer wants."""
         return isinstance(self.source, LocalSource)
 
-    def _local(self, cache: str | None) -> tuple[FeatureSource[Any], Scorer[Any]]:
+    def _local(self) -> tuple[FeatureSource[Any], Scorer[Any]]:
         from imgrank.rerank.scorers import GeometricScorer, LocalMaxSimScorer
 
         bundle = self.photos.bundle
@@ -85,7 +85,16 @@ class Reranker:
                 "re-ranking by geometric matches of the built-in local features; for a multimodal language model: "
                 f"imgrank cache-tokens {bundle.path} --mllm MODEL"
             )
-        return LocalSource(), LocalMaxSimScorer() if self.settings.scorer == "maxsim" else GeometricScorer()
+        source = LocalSource()
+        held, here = self.table.provenance if self.table is not None else source.provenance, source.provenance
+        if (held.model_revision, held.settings) != (here.model_revision, here.settings):
+            raise MismatchError(
+                bundle.path,
+                f"{layout.LOCAL_CACHE!r} holds local features of version {held.model_revision} ({held.settings}); "
+                f"this imgrank compares version {here.model_revision} ({here.settings}); make them again: "
+                f"imgrank cache-tokens {bundle.path} --overwrite",
+            )
+        return source, LocalMaxSimScorer() if self.settings.scorer == "maxsim" else GeometricScorer()
 
     def _visual(self, mllm: str | None, prompt_file: Path | None, device: str) -> tuple[VisualSource, Scorer[Any]]:
         from imgrank.mllm.prompts import prompt_for, read_prompt

@@ -222,6 +222,16 @@ def test_photos_gone_but_tokens_kept(imgrank, collection: Path) -> None:
     assert imgrank("search", "db.h5", "queries", "--rerank", 5, cwd=collection).stdout == whole
 
 
+def test_local_features_of_another_version(imgrank, collection: Path) -> None:
+    with h5py.File(collection / "db.h5", "r+") as root:
+        root["tokens/local"].attrs["model-revision"] = "0"
+    search = ["search", "db.h5", "queries/query-00.jpg", "--rerank", 5]
+    refuses(imgrank(*search, cwd=collection), 4, "version 0", "--overwrite")
+    assert imgrank("cache-tokens", "db.h5", cwd=collection).returncode == 4
+    assert imgrank("cache-tokens", "db.h5", "--overwrite", cwd=collection).returncode == 0
+    assert imgrank(*search, cwd=collection).returncode == 0
+
+
 def test_hits_of_another_bundle(imgrank, collection: Path) -> None:
     line = b'{"schema_version": 1, "query": "q.jpg", "rank": 1, "id": 999, "path": "x", "score": 1, "similarity": 1}\n'
     refuses(imgrank("rerank", "db.h5", cwd=collection, input=line), 5, "no photo with id 999")
