@@ -75,7 +75,9 @@ def save_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerFast:
     return fast
 
 
-def _config(family: str, tokenizer: transformers.PreTrainedTokenizerFast, hidden: int, layers: int):
+def _config(
+    family: str, tokenizer: transformers.PreTrainedTokenizerFast, hidden: int, layers: int, tower: tuple[int, int]
+):
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": hidden,
@@ -98,9 +100,9 @@ def _config(family: str, tokenizer: transformers.PreTrainedTokenizerFast, hidden
         "vision_end_token_id": tokenizer.convert_tokens_to_ids("<|vision_end|>"),
     }
     vision = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
+        "hidden_size": tower[0],
+        "intermediate_size": 2 * tower[0],
+        "num_heads": max(2, tower[0] // 64),
         "out_hidden_size": hidden,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
@@ -115,7 +117,7 @@ def _config(family: str, tokenizer: transformers.PreTrainedTokenizerFast, hidden
         return transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
     if family == "qwen3_vl":
         vision |= {
-            "depth": 4,
+            "depth": tower[1],
             "patch_size": 16,
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0, 2],
@@ -133,11 +135,19 @@ def _config(family: str, tokenizer: transformers.PreTrainedTokenizerFast, hidden
     raise ValueError(family)
 
 
-def save_tiny_mllm(folder: Path, family: str = "qwen3_vl", *, hidden: int = 64, layers: int = 4, seed: int = 0) -> Path:
-    """Write a model folder with random weights and return it."""
+def save_tiny_mllm(
+    folder: Path,
+    family: str = "qwen3_vl",
+    *,
+    hidden: int = 64,
+    layers: int = 4,
+    tower: tuple[int, int] = (32, 4),
+    seed: int = 0,
+) -> Path:
+    """Write a model folder with random weights and return it; `tower` is width and (Qwen3-VL) depth of the vision."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = save_tokenizer(folder)
-    config = _config(family, tokenizer, hidden, layers)
+    config = _config(family, tokenizer, hidden, layers, tower)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         names = {

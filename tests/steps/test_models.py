@@ -1,6 +1,7 @@
 """The verbs with real model families, from small random weights on disk through the real loading code."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,10 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import tiny_encoders
-import tiny_mllms
+from tests import tiny_encoders, tiny_mllms
 
 
 def records(output: bytes) -> list[dict]:
@@ -115,8 +113,6 @@ def test_a_cut_cache_goes_on(imgrank, collection: Path) -> None:
         "cache_tokens.append_tokens = append\nfrom pathlib import Path\n"
         "cache_tokens.cache_tokens(Path('db.h5'), mllm='mllm', cache='cut')\n"
     )
-    import subprocess
-
     run = subprocess.run([sys.executable, "-c", code], cwd=collection, check=False, capture_output=True)
     assert run.returncode == 9, run.stderr.decode()
     run = imgrank("cache-tokens", "db.h5", "--mllm", "mllm", "--cache", "cut", cwd=collection)
