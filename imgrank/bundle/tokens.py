@@ -86,6 +86,12 @@ def create_tokens(
     write_provenance(group, layout.TOKENS_VERSION, provenance)
 
 
+def cached_rows(root: h5py.File, name: str) -> int | None:
+    """Return how many image rows a cache covers, inside a transaction; None when there is no such cache."""
+    group = root.get(f"{layout.TOKENS}/{name}")
+    return None if group is None else int(group["crc32"].shape[0])
+
+
 def append_tokens(root: h5py.File, name: str, images: Sequence[ImageTokens]) -> None:
     """Add the tokens of the next image rows, inside a transaction."""
     group = root[layout.TOKENS][name]

@@ -113,10 +113,12 @@ def cache_tokens(
             raise InputError(
                 f"{display(files[0])} and others are not there; if the photos moved, give --root with their folder"
             )
-        with writer.transaction() as h5:
-            if present is not None and overwrite:
+        if present is not None and overwrite:
+            # On its own: HDF5 would put what is created beside it into the freed bytes, which a reader may still read.
+            with writer.transaction() as h5:
                 del h5[layout.TOKENS][name]
-            if stored is None:
+        if stored is None:
+            with writer.transaction() as h5:
                 plan.create(h5, name)
         loaded = _checked(load(files, decode or DecodeSettings(), longer_side=plan.longer_side), digests[todo])
         with reporter.bar(len(todo), "cache-tokens", "photo") as advance:

@@ -21,7 +21,7 @@ from imgrank.bundle import file, layout
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, mark_images
 from imgrank.bundle.provenance import Provenance
-from imgrank.bundle.tokens import ImageTokens, TokenColumn, append_tokens, create_tokens
+from imgrank.bundle.tokens import ImageTokens, TokenColumn, append_tokens, cached_rows, create_tokens
 from imgrank.config import DecodeSettings, EncoderSettings
 from imgrank.errors import ImageError, InputError, MismatchError
 from imgrank.images.decode import LoadedPhoto
@@ -316,9 +316,12 @@ def _write(
     descriptors: Floats,
     local: list[LocalFeatures | None] | None,
 ) -> None:
+    # A cache that lags behind (an interrupted `cache-tokens --overwrite`) is continued by that command, not here.
+    rows = h5[layout.IMAGES]["id"].shape[0]
+    in_step = local is not None and cached_rows(h5, layout.LOCAL_CACHE) == rows
     append_images(h5, [replace(item.record, path=todo.stored[item.record.path]) for item in part])
     append_descriptors(h5, descriptors)
-    if local is not None:
+    if local is not None and in_step:
         tokens = [local_tokens(features, item.record.status) for features, item in zip(local, part, strict=True)]
         append_tokens(h5, layout.LOCAL_CACHE, tokens)
     mark_images(h5, [todo.replaced[item.record.path] for item in part if item.record.path in todo.replaced], REMOVED)

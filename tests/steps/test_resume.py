@@ -130,6 +130,25 @@ def test_photos_newer_than_the_graph_are_found(imgrank, collection: Path) -> Non
     assert imgrank(*search, "--exact", cwd=collection).stdout == before.stdout
 
 
+def test_a_cache_that_lags_behind_is_not_continued_out_of_step(imgrank, collection: Path) -> None:
+    code = (
+        "import os, sys\nfrom imgrank.steps import cache_tokens\nreal = cache_tokens.append_tokens\n"
+        "def append(*arguments):\n    real(*arguments)\n    cache_tokens.append_tokens = lambda *_: os._exit(9)\n"
+        "cache_tokens.append_tokens = append\nfrom pathlib import Path\n"
+        "cache_tokens.cache_tokens(Path('db.h5'), overwrite=True)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=collection, check=False).returncode == 9
+    shutil.copy(collection / "queries" / "query-01.jpg", collection / "photos" / "new.jpg")
+    assert imgrank("index", "photos", "-o", "db.h5", "--threads", 1, cwd=collection).returncode == 0
+    with file.read(collection / "db.h5") as opened:
+        assert (len(opened.images), len(opened.tokens("local"))) == (21, 16)
+    search = ["search", "db.h5", "queries/query-01.jpg", "--rerank", 21]
+    lagging = imgrank(*search, cwd=collection)
+    assert b"5 of 21 candidates have no cached tokens" in lagging.stderr
+    assert imgrank("cache-tokens", "db.h5", cwd=collection).stderr.count(b"5 photos computed, 16 known already") == 1
+    assert imgrank(*search, cwd=collection).stdout == lagging.stdout
+
+
 def test_a_folder_and_its_bundle_move_together(imgrank, collection: Path) -> None:
     before = imgrank("search", "db.h5", "queries", "--rerank", 5, cwd=collection).stdout
     moved = collection.with_name("elsewhere")
