@@ -57,15 +57,14 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
         find queries -name '*.jpg' | imgrank search db.h5 - -k 10 --format tsv
     """
     from imgrank.cli.console import Console, Output
-
-    console = Console(chosen["quiet"])
-    output = Output(chosen["form"], chosen["null"])
-    paths = options.given_paths(queries, chosen["files_from"], chosen["null"])
     from imgrank.errors import ImageError, InputError
     from imgrank.images.scan import scan
     from imgrank.steps.rerank import Reranker
     from imgrank.steps.search import Searcher, open_photos
 
+    console = Console(chosen["quiet"])
+    output = Output(chosen["form"], chosen["null"])
+    paths = options.given_paths(queries, chosen["files_from"], chosen["null"])
     # Named queries are looked at before anything is loaded; a stream is taken as it comes.
     streamed = b"-" in queries or chosen["files_from"] is not None
     found = scan(paths) if streamed else iter(list(scan(list(paths))))
