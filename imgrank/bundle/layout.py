@@ -70,6 +70,7 @@ TOKENS_VERSION = 1
 TOKEN_IMAGE_COLUMNS = (  # one row per image
     Column("offsets", "<u8"),  # n + 1
     Column("grid", "<u2", (2,)),
+    Column("tiles", "<u2", (2,)),
     Column("status", "|u1"),
     Column("crc32", "<u4"),
 )

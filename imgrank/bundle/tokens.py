@@ -1,7 +1,7 @@
 """`/tokens/NAME`: a cache of the visual tokens of each image, ragged, in columns that a codec names.
 
 This module does not know what the columns mean; it keeps, per image, how many tokens there are, the grid they come
-from, a status, and a CRC32 over the bytes of its rows, column after column.
+from, how the image was cut into tiles, a status, and a CRC32 over the bytes of its rows, column after column.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class ImageTokens:
     """The stored tokens of one image, not yet decoded."""
 
     columns: Columns  # each (n_tokens, ...)
-    grid: tuple[int, int] = (0, 0)  # rows, columns before pruning; (0, 0) where there is no grid
+    grid: tuple[int, int] = (0, 0)  # rows, columns of a tile before pruning; (0, 0) where there is no grid
     status: int = OK
+    tiles: tuple[int, int] = (1, 1)  # rows, columns of tiles
 
 
 def check_cache_name(name: str) -> str:
@@ -108,6 +109,7 @@ def append_tokens(root: h5py.File, name: str, images: Sequence[ImageTokens]) -> 
         if rows:
             append(dataset, np.concatenate(rows))
     append(group["grid"], [image.grid for image in images])
+    append(group["tiles"], [image.tiles for image in images])
     append(group["status"], [image.status for image in images])
     types = {column: group["columns"][column].dtype for column in order}
     append(
@@ -137,7 +139,7 @@ class TokenTable:
     codec: str
     provenance: Provenance
     token_columns: tuple[TokenColumn, ...]
-    images: dict[str, ColumnView]  # per image: offsets, grid, status, crc32
+    images: dict[str, ColumnView]  # per image: offsets, grid, tiles, status, crc32
     columns: dict[str, ColumnView]  # per token
 
     def __len__(self) -> int:
@@ -156,8 +158,8 @@ class TokenTable:
         return offsets
 
     @cached_property
-    def _per_image(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-        return self.images["crc32"].read(), self.images["grid"].read(), self.images["status"].read()
+    def _per_image(self) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(self.images[name].read() for name in ("crc32", "grid", "tiles", "status"))
 
     def read(self, rows: Sequence[int]) -> list[ImageTokens]:
         """Read the tokens of image rows, in the order asked for.
@@ -168,7 +170,7 @@ class TokenTable:
             DamagedBundleError: a checksum does not match.
         """
         result: list[ImageTokens | None] = [None] * len(rows)
-        checksums, grids, statuses = self._per_image
+        checksums, grids, tiles, statuses = self._per_image
         for place in sorted(range(len(rows)), key=lambda place: rows[place]):
             row = rows[place]
             if not 0 <= row < len(self):
@@ -181,6 +183,12 @@ class TokenTable:
                     self.path, f"/tokens/{self.name}, image row {row}", "its checksum does not match; "
                     "the file was damaged: restore a copy, or make it again from the photos"
                 )  # fmt: skip
-            grid = (int(grids[row][0]), int(grids[row][1]))
-            result[place] = ImageTokens(columns if stop > start else {}, grid, int(statuses[row]))
+            result[place] = ImageTokens(
+                columns if stop > start else {}, _pair(grids[row]), int(statuses[row]), _pair(tiles[row])
+            )
         return [tokens for tokens in result if tokens is not None]
+
+
+def _pair(row: npt.NDArray[Any]) -> tuple[int, int]:
+    first, second = row.tolist()
+    return first, second

@@ -1,45 +1,55 @@
-"""What every adapter of a transformers model with a plain causal decoder shares: prompts, prefix, packed suffixes.
+"""What every adapter of a transformers model shares: prompts, prefix, packed suffixes, and the plain forward.
 
-Knows no vision tower and no position scheme; a family's class adds `encode`, `image_segment` and what of its own the
-decoder needs. Families whose decoder is not plain causal attention bring their own `prefill` and `last_hidden`.
+Knows no vision tower and no position scheme; a family's class adds `encode`, `image_segment`, `_plain_inputs`, and what
+of its own the decoder needs. Families whose decoder is not plain causal attention bring their own `_layout`.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
 import jinja2
+import numpy as np
 import torch
 import transformers
+from transformers.cache_utils import DynamicLayer
 
-from imgrank.errors import MissingModelError
-from imgrank.mllm.base import Prefix, Segment
+from imgrank.arrays import Floats, Pixels
+from imgrank.devices import torch_dtype
+from imgrank.errors import ImgrankError, MissingModelError
+from imgrank.mllm.base import Prefix, Segment, VisualTokens
 from imgrank.mllm.folder import ModelFolder
 from imgrank.mllm.loading import load_tokenizer, load_weights
-from imgrank.mllm.packed import Layout, layout_of
+from imgrank.mllm.packed import ATTENTION, Layout, attention_kernel, layout_of
 from imgrank.mllm.segments import follow, side_by_side
+
+
+class _PrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
+    """Keys and values of a prefix: what follows sees them and leaves nothing behind.
+
+    So a forward pass that dies half way, for want of memory, leaves nothing to crop, and the keys of packed suffixes
+    are freed layer by layer.
+    """
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return the prefix's states followed by new ones."""
+        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
 @dataclass(frozen=True, eq=False)
 class CachedPrefix:
-    """Keys and values of a prefix, and the position at which what follows it begins."""
+    """Keys and values of a prefix, and the rows it was made of."""
 
     cache: Any  # transformers.DynamicCache
-    length: int
-    span: int
+    segment: Segment
 
-    def fork(self) -> Any:
-        """Return a cache that starts from the prefix; what is added to it leaves the prefix alone.
-
-        The layers share the prefix's tensors: a layer grows by concatenation into new ones. So a forward pass that
-        dies half way, for want of memory, leaves nothing to crop.
-        """
-        fork = copy.copy(self.cache)
-        fork.layers = [copy.copy(layer) for layer in self.cache.layers]
-        return fork
+    @property
+    def length(self) -> int:
+        """Tokens in the prefix."""
+        return len(self.segment)
 
 
 class DecoderAdapter:
@@ -55,7 +65,7 @@ class DecoderAdapter:
         self._network, self._tokenizer = network, tokenizer
         self._template = folder.chat_template
         self.image_token: int = network.config.image_token_id
-        self.hidden: int = network.config.text_config.hidden_size
+        self.hidden: int = self._text_config.hidden_size
         placeholder = tokenizer.convert_ids_to_tokens(self.image_token)
         if placeholder is None or self.tokenize(placeholder) != [self.image_token]:
             raise MissingModelError(
@@ -78,10 +88,34 @@ class DecoderAdapter:
         """Vectors per visual token."""
         return 1
 
+    @property
+    def kernel(self) -> str:
+        """How packed attention is computed."""
+        return attention_kernel(self.device)
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory of one packed token: of the layer that holds most, since layers leave nothing behind."""
+        text = self._text_config
+        dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        # The stream and its norms; gate, up and their product; queries, keys, values and their turned copies, with
+        # room for what attention gathers.
+        numbers = 8 * text.hidden_size + 4 * text.intermediate_size + 8 * text.num_attention_heads * dim
+        return int(numbers * torch_dtype(self.dtype).itemsize)
+
+    @property
+    def _text_config(self) -> Any:
+        return self._network.config.text_config
+
+    @property
+    def _decoder(self) -> Any:
+        """The language model without its output layer."""
+        return self._network.model.language_model
+
     # Prompts
 
     def chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Write messages in the chat format of the folder's template; it wraps images itself."""
+        """Write messages in the chat format of the folder's template."""
         try:
             text = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
@@ -91,11 +125,36 @@ class DecoderAdapter:
             )
         except (ValueError, TypeError, jinja2.TemplateError) as error:
             raise MissingModelError(self.name, f"its chat template cannot be used: {error}") from error
-        return cast(str, text)
+        return self._wrap_images(cast(str, text))
+
+    def _wrap_images(self, text: str) -> str:
+        """Put around each image what the family's processor puts there, where its template does not."""
+        return text
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of text that may hold special tokens."""
         return cast(list[int], self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    # Visual tokens
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Pixels], *, longer_side: int, max_tokens: int) -> list[VisualTokens]:
+        """Compute the visual tokens of each photo, one photo at a time."""
+        return [self._encode(image, longer_side, max_tokens) for image in images]
+
+    def _encode(self, image: Pixels, longer_side: int, max_tokens: int) -> VisualTokens:
+        raise NotImplementedError
+
+    def _checked(self, vectors: torch.Tensor) -> Floats:
+        """Return visual tokens as float32 on the host.
+
+        Raises:
+            ImgrankError: one is NaN or infinite.
+        """
+        values: Floats = vectors.float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise ImgrankError(f"{self.name} gave NaN or infinite visual tokens; {self.precision_advice()}")
+        return np.ascontiguousarray(values)
 
     # Scoring
 
@@ -108,24 +167,51 @@ class DecoderAdapter:
         visual = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         return Segment(inputs, visual, inputs.new_zeros(self.levels - 1, 0, self.hidden), positions, len(ids))
 
+    def image_segment(self, tokens: VisualTokens) -> Segment:
+        """Return an image: its tokens stand at their place in the full sequence, whichever of them are left."""
+        index = torch.from_numpy(tokens.index).to(self.device)
+        return self._visual_segment(tokens, index.expand(self.axes, -1), tokens.full_length)
+
+    def _visual_segment(self, tokens: VisualTokens, positions: torch.Tensor, span: int) -> Segment:
+        vectors = torch.from_numpy(tokens.vectors).to(self.device, torch_dtype(self.dtype))
+        visual = torch.ones(len(tokens), dtype=torch.bool, device=self.device)
+        return Segment(vectors[:, 0], visual, vectors[:, 1:].transpose(0, 1).contiguous(), positions, span)
+
     @torch.inference_mode()
     def prefill(self, segment: Segment) -> Prefix:
         """Run what all candidates share."""
         cache = transformers.DynamicCache()  # without a config: no layer may forget the start of the prefix
-        self._decode(follow([segment]), cache, None)
-        return CachedPrefix(cache, len(segment), segment.span)
+        self._decode(follow([segment]), cache, self._layout(None, [segment]))
+        return CachedPrefix(self._frozen(cache), segment)
+
+    def _frozen(self, cache: Any) -> Any:
+        """Return a cache with the same states that suffixes leave as it is."""
+        frozen = transformers.DynamicCache()
+        for layer in cache.layers:
+            kept = _PrefixLayer()
+            kept.lazy_initialization(layer.keys, layer.values)
+            kept.keys, kept.values = layer.keys, layer.values
+            frozen.layers.append(kept)
+        return frozen
 
     @torch.inference_mode()
     def last_hidden(self, prefix: Prefix, suffixes: Sequence[Segment]) -> torch.Tensor:
         """Run the suffixes of several candidates as one packed sequence."""
         if not isinstance(prefix, CachedPrefix):
             raise TypeError("this prefix was not made by this model")
-        layout = layout_of(prefix.length, [len(suffix) for suffix in suffixes], self.device)
-        return self._decode(side_by_side(suffixes, prefix.span), prefix.fork(), layout)[layout.ends]
+        layout = self._layout(prefix, suffixes)
+        assert layout is not None  # only a prefix may do without
+        return self._decode(side_by_side(suffixes, prefix.segment.span), prefix.cache, layout)[layout.ends]
+
+    def _layout(self, prefix: CachedPrefix | None, suffixes: Sequence[Segment]) -> Layout | None:
+        """Say what each row may attend to; None: plain causal attention, for the only suffix of no prefix."""
+        if prefix is None:
+            return None
+        return layout_of(prefix.length, [len(suffix) for suffix in suffixes], self.device)
 
     def _decode(self, segment: Segment, cache: Any, layout: Layout | None) -> torch.Tensor:
         """Run the language model; return its (length, hidden) final states. Without a layout: plain causal."""
-        output = self._network.model.language_model(
+        output = self._decoder(
             inputs_embeds=segment.inputs[None],
             position_ids=segment.positions[:, None] if self.axes > 1 else segment.positions,
             past_key_values=cache,
@@ -144,6 +230,39 @@ class DecoderAdapter:
         """Multiply by the answers' rows of the output matrix in float32: bfloat16 would make false ties."""
         rows: torch.Tensor = self._network.get_output_embeddings().weight[list(ids)].float()
         return hidden.float() @ rows.T
+
+    # The measure of all this
+
+    @torch.inference_mode()
+    def plain_logits(
+        self, ids: Sequence[int], images: Sequence[Pixels], answers: Sequence[int], *, longer_side: int, max_tokens: int
+    ) -> torch.Tensor:
+        """Run transformers' own forward on token ids and pixels."""
+        inputs, expansions = self._plain_inputs(images, longer_side, max_tokens)
+        places = iter(expansions)
+        whole = [part for token in ids for part in (next(places) if token == self.image_token else [token])]
+        with self._plain_attention():
+            logits = self._plain_forward(torch.tensor([whole], device=self.device), inputs)
+        return logits[0, -1, list(answers)].float()
+
+    def _plain_inputs(
+        self, images: Sequence[Pixels], longer_side: int, max_tokens: int
+    ) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+        """Return the model's arguments for pixels, and the ids that stand for each image in `input_ids`."""
+        raise NotImplementedError
+
+    def _plain_forward(self, ids: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return (1, length, vocabulary) logits, or at least those of the last position."""
+        return cast(torch.Tensor, self._network(input_ids=ids, use_cache=False, logits_to_keep=1, **inputs).logits)
+
+    @contextmanager
+    def _plain_attention(self) -> Iterator[None]:
+        """Attend as transformers does by default, with masks of its own making."""
+        self._network.set_attn_implementation({"text_config": "sdpa"})
+        try:
+            yield
+        finally:
+            self._network.set_attn_implementation({"text_config": ATTENTION})
 
     def precision_advice(self) -> str:
         """Say what to do about numbers that are NaN or infinite."""

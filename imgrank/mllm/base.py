@@ -25,13 +25,18 @@ if TYPE_CHECKING:
 class VisualTokens:
     """The visual tokens of one photo, all of them or those that pruning kept.
 
+    A token's index in the sequence of all tokens of its photo follows from its place: (tile x rows + row) x columns +
+    column. Families that mix text with the tiles' tokens lay them out again from tile, row and column.
+
     Attributes:
         vectors: (n, levels, hidden) float32 or float16. Level 0 is what the language model receives in place of the
             image placeholder; further levels are added to the hidden states after its first layers (DeepStack,
             arXiv:2406.04334).
-        positions: (n, 2) uint16, (row, column) of each token in the grid before pruning, in the order of the
-            sequence.
-        grid: (rows, columns) before pruning.
+        positions: (n, 3) uint16, (tile, row, column) of each token before pruning, in the order of the sequence; row
+            and column are those in its tile.
+        grid: (rows, columns) of one tile before pruning. Photos that are not cut have one tile.
+        tiles: (rows, columns) of tiles the photo was cut into. Where it was cut into more than one, a last tile shows
+            the whole photo.
 
     Raises:
         InputError: the shapes or types do not fit together, or a position lies outside the grid.
@@ -40,6 +45,7 @@ class VisualTokens:
     vectors: npt.NDArray[np.floating[Any]]
     positions: npt.NDArray[np.uint16]
     grid: tuple[int, int]
+    tiles: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 3 or self.vectors.dtype not in (np.float32, np.float16):
@@ -47,21 +53,45 @@ class VisualTokens:
                 "visual tokens must be (n, levels, hidden) float32 or float16, "
                 f"not {self.vectors.shape} {self.vectors.dtype}"
             )
-        if self.positions.shape != (len(self.vectors), 2) or self.positions.dtype != np.uint16:
+        if self.positions.shape != (len(self.vectors), 3) or self.positions.dtype != np.uint16:
             raise InputError(
-                f"positions of {len(self.vectors)} visual tokens must be ({len(self.vectors)}, 2) uint16, "
+                f"positions of {len(self.vectors)} visual tokens must be ({len(self.vectors)}, 3) uint16, "
                 f"not {self.positions.shape} {self.positions.dtype}"
             )
-        if len(self.positions) and (self.positions >= np.asarray(self.grid)).any():
-            raise InputError(f"a visual token lies outside its grid of {self.grid[0]} x {self.grid[1]}")
+        if len(self.positions) and (self.positions >= np.asarray([self.tile_count, *self.grid])).any():
+            raise InputError(
+                f"a visual token lies outside its grid of {self.grid[0]} x {self.grid[1]} in {self.tile_count} tiles"
+            )
 
     def __len__(self) -> int:
         return len(self.vectors)
 
+    @property
+    def tile_count(self) -> int:
+        """Tiles of the photo, the one that shows the whole of it included."""
+        count = self.tiles[0] * self.tiles[1]
+        return count + 1 if count > 1 else 1
+
+    @property
+    def full_length(self) -> int:
+        """Tokens before pruning."""
+        return self.tile_count * self.grid[0] * self.grid[1]
+
+    @property
+    def index(self) -> npt.NDArray[np.int64]:
+        """(n,) int64, the place of each token in the sequence of all tokens of its photo."""
+        tile, row, column = self.positions.astype(np.int64).T
+        return (tile * self.grid[0] + row) * self.grid[1] + column
+
     def take(self, kept: npt.ArrayLike) -> VisualTokens:
         """Return the tokens at `kept` (indices or a mask), at their true positions in the same grid."""
         kept = np.asarray(kept)
-        return VisualTokens(self.vectors[kept], self.positions[kept], self.grid)
+        return VisualTokens(self.vectors[kept], self.positions[kept], self.grid, self.tiles)
+
+
+def full_positions(tiles: int, rows: int, columns: int) -> npt.NDArray[np.uint16]:
+    """Return (tiles * rows * columns, 3) uint16, the (tile, row, column) of every token in the order of the sequence."""
+    return np.indices((tiles, rows, columns), dtype=np.uint16).reshape(3, -1).T.copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,4 +229,31 @@ class VisionLanguageModel(Protocol):
 
     def answer_logits(self, hidden: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
         """Return the (n, ids) float32 logits of a few tokens for (n, hidden) states."""
+        ...
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory that one packed token takes while it passes the layers, in bytes; an upper estimate."""
+        ...
+
+    @property
+    def kernel(self) -> str:
+        """How packed attention is computed on this device: "sdpa" or "flex"."""
+        ...
+
+    def plain_logits(
+        self, ids: Sequence[int], images: Sequence[Pixels], answers: Sequence[int], *, longer_side: int, max_tokens: int
+    ) -> torch.Tensor:
+        """Run the model as it was published, on the token ids and pixels of one prompt: slow, the measure of the rest.
+
+        Args:
+            ids: the whole prompt, with one placeholder for each image.
+            images: in the order of the placeholders.
+            answers: ids of the tokens whose logits are wanted.
+            longer_side: as for `encode`.
+            max_tokens: as for `encode`.
+
+        Returns:
+            (answers,) float32 logits of the token after the prompt.
+        """
         ...

@@ -1,19 +1,26 @@
 """Attention over one packed sequence that holds the suffixes of several candidates after a shared prefix.
 
 The sequence is [prefix | suffix 1 | suffix 2 | ...] in a batch of one: every other part of a transformer works on rows
-and needs no padding. Only attention must know that a suffix sees the prefix and, causally, itself. Suffixes of equal
-length are computed together, so pruned candidates, which all have the same number of tokens, take one kernel call; no
-mask grows with the square of the packed length. This module knows no model.
+and needs no padding. Only attention must know that a suffix sees the prefix and itself. Two kernels do that:
+
+- "flex" (CUDA): FlexAttention with a block mask over the whole sequence; nothing is copied, empty blocks are skipped.
+- "sdpa" (everywhere): suffixes of equal length are computed together, so pruned candidates, which all have the same
+  number of tokens, take one call; no mask grows with the square of the packed length.
+
+This module knows no model.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import Any
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -21,47 +28,137 @@ ATTENTION = "imgrank_packed"  # the name under which transformers finds `packed_
 
 
 @dataclass(frozen=True, eq=False)
+class RowFacts:
+    """What masks that are not plain causal must know of the rows of [prefix | suffix 1 | ...].
+
+    Attributes:
+        positions: (prefix + rows,) int64, for sliding windows: the distance of two tokens is that of their positions
+            and not of their rows, so that pruning moves nothing into or out of a window.
+        images: (prefix + rows,) int64, the same number (from 0) for the rows of one image, which see each other both
+            ways; -1 for text.
+        window: how far a token of a sliding layer sees; None where no layer slides.
+    """
+
+    positions: torch.Tensor
+    images: torch.Tensor
+    window: int | None
+
+    def allows(self, query: torch.Tensor, key: torch.Tensor, *, sliding: bool) -> torch.Tensor:
+        """Tell which rows see which, of those that may at all; `query` and `key` broadcast against each other."""
+        seen = key <= query
+        if sliding and self.window is not None:
+            seen = seen & (self.positions[query] - self.positions[key] < self.window)
+        same = (self.images[query] == self.images[key]) & (self.images[query] >= 0)
+        return seen | same
+
+
+@dataclass(frozen=True, eq=False)
 class Group:
     """Suffixes of equal length.
 
     Attributes:
-        rows: (suffixes * length,) int64, their rows in the packed part.
-        count: how many suffixes.
-        mask: (length, prefix + length) bool, True where a row may attend.
+        rows: (suffixes, length) int64, their rows in the packed part.
+        mask: (suffixes or 1, length, prefix + length) bool, True where a row may attend.
+        sliding: the same for layers with a sliding window.
     """
 
     rows: torch.Tensor
-    count: int
     mask: torch.Tensor
+    sliding: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where each suffix of a packed sequence lies.
+    """Where each suffix of a packed sequence lies, and what it may attend to.
 
     Attributes:
         prefix: tokens in the cache, seen by every suffix.
-        ends: (suffixes,) int64, the last row of each suffix in the packed part.
-        groups: the suffixes by length.
+        lengths: of the suffixes.
+        device: of the masks.
+        kernel: "sdpa" or "flex".
+        facts: None for plain causal models.
     """
 
     prefix: int
-    ends: torch.Tensor
-    groups: tuple[Group, ...]
+    lengths: tuple[int, ...]
+    device: str
+    kernel: str = "sdpa"
+    facts: RowFacts | None = None
+
+    @cached_property
+    def ends(self) -> torch.Tensor:
+        """(suffixes,) int64, the last row of each suffix in the packed part."""
+        return torch.tensor(list(accumulate(self.lengths)), device=self.device) - 1
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The suffixes by length."""
+        starts: defaultdict[int, list[int]] = defaultdict(list)
+        for length, end in zip(self.lengths, accumulate(self.lengths), strict=True):
+            starts[length].append(end - length)
+        return tuple(self._group(length, first) for length, first in starts.items())
+
+    def _group(self, length: int, starts: list[int]) -> Group:
+        rows = torch.tensor(starts)[:, None] + torch.arange(length)
+        rows = rows.to(self.device)
+        if self.facts is None:
+            mask = torch.ones(1, length, self.prefix + length, dtype=torch.bool).tril(self.prefix).to(self.device)
+            return Group(rows, mask, mask)
+        own = self.prefix + rows  # (suffixes, length)
+        shared = torch.arange(self.prefix, device=self.device).expand(len(starts), -1)
+        key = torch.cat([shared, own], dim=1)[:, None, :]
+        masks = [self.facts.allows(own[:, :, None], key, sliding=sliding) for sliding in (False, True)]
+        return Group(rows, *masks)
+
+    @cached_property
+    def block_mask(self) -> BlockMask:
+        """What the flex kernel skips and masks."""
+        return self._block_mask(sliding=False)
+
+    @cached_property
+    def sliding_block_mask(self) -> BlockMask:
+        """The same for layers with a sliding window."""
+        return self._block_mask(sliding=True)
+
+    def _block_mask(self, *, sliding: bool) -> BlockMask:
+        prefix, rows, facts = self.prefix, sum(self.lengths), self.facts
+        owner = torch.repeat_interleave(
+            torch.arange(len(self.lengths), device=self.device), torch.tensor(self.lengths, device=self.device)
+        )
+        # The prefix belongs to everyone; as a tensor, because mask functions may not branch.
+        owner = torch.cat([owner.new_full((prefix,), -1), owner])
+
+        def sees(batch: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            query = query + prefix
+            mine = (owner[key] == -1) | (owner[key] == owner[query])
+            return mine & (key <= query if facts is None else facts.allows(query, key, sliding=sliding))
+
+        return create_block_mask(sees, None, None, rows, prefix + rows, device=self.device)
 
 
-def layout_of(prefix: int, lengths: list[int], device: str) -> Layout:
+def layout_of(prefix: int, lengths: Sequence[int], device: str, facts: RowFacts | None = None) -> Layout:
     """Plan a packed sequence of suffixes with the given lengths, in order, after `prefix` cached tokens."""
-    ends = list(accumulate(lengths))
-    starts: defaultdict[int, list[int]] = defaultdict(list)
-    for length, end in zip(lengths, ends, strict=True):
-        starts[length].append(end - length)
-    groups = []
-    for length, first in starts.items():
-        rows = torch.tensor(first)[:, None] + torch.arange(length)
-        mask = torch.ones(length, prefix + length, dtype=torch.bool).tril(prefix)
-        groups.append(Group(rows.flatten().to(device), len(first), mask.to(device)))
-    return Layout(prefix, torch.tensor(ends, device=device) - 1, tuple(groups))
+    return Layout(prefix, tuple(lengths), device, attention_kernel(device), facts)
+
+
+def attention_kernel(device: str) -> str:
+    """Return the kernel that packed attention uses on a device: "flex" where it works, else "sdpa"."""
+    return _kernel(device) if device.startswith("cuda") else "sdpa"
+
+
+@cache
+def _kernel(device: str) -> str:
+    """Try FlexAttention once: it needs a compiler and a card that Triton knows."""
+    random = torch.Generator(device).manual_seed(0)
+    states = torch.randn(3, 1, 2, 200, 64, generator=random, device=device, dtype=torch.float16)
+    query, key, value = states[0], states[1, :, :1], states[2, :, :1]
+    layout = Layout(0, (130, 70), device)
+    try:
+        found = _flex(query, key, value, replace(layout, kernel="flex"), None, sliding=False)
+        agrees = torch.allclose(found, _sdpa(query, key, value, layout, None, sliding=False), atol=1e-2)
+    except Exception:  # noqa: BLE001  # whatever the compiler chain raises: the other kernel is there for that
+        return "sdpa"
+    return "flex" if agrees else "sdpa"
 
 
 def register() -> None:
@@ -77,6 +174,7 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     packed_layout: Layout | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within [prefix | suffix] for each suffix; without a layout, plain causal attention.
@@ -89,6 +187,7 @@ def packed_attention(
         attention_mask: for plain attention only.
         scaling: factor of the scores; None is 1 / sqrt(dim).
         packed_layout: where the suffixes lie.
+        sliding_window: of the layer; with a layout, any but None chooses the layout's sliding masks.
         kwargs: whatever else the layer passes to plain attention.
 
     Returns:
@@ -99,30 +198,62 @@ def packed_attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return plain
+    compute = _flex if packed_layout.kernel == "flex" else _sdpa
+    return compute(query, key, value, packed_layout, scaling, sliding=sliding_window is not None), None
+
+
+def _sdpa(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: Layout,
+    scaling: float | None,
+    *,
+    sliding: bool,
+) -> torch.Tensor:
     _, heads, rows, dim = query.shape
-    shared = packed_layout.prefix
     key_heads = key.shape[1]
     sharing = heads // key_heads  # query heads per key head
     output = query.new_empty(rows, heads, dim)
-    for group in packed_layout.groups:
-        count, length = group.count, len(group.mask)
+    for group in layout.groups:
+        count, length = group.rows.shape
+        mask = group.sliding if sliding else group.mask
         # The query heads of one key head are laid out as more rows, so that keys need not be repeated for them.
         asked = query[0, :, group.rows].view(key_heads, sharing, count, length, dim).permute(2, 0, 1, 3, 4)
         found = torch.nn.functional.scaled_dot_product_attention(
             asked.reshape(count, key_heads, sharing * length, dim),
-            _with_prefix(key[0], shared, group),
-            _with_prefix(value[0], shared, group),
-            attn_mask=group.mask.repeat(sharing, 1),
+            _with_prefix(key[0], layout.prefix, group.rows),
+            _with_prefix(value[0], layout.prefix, group.rows),
+            attn_mask=mask.repeat(1, sharing, 1)[:, None],
             scale=scaling,
         )
         found = found.view(count, key_heads, sharing, length, dim).permute(0, 3, 1, 2, 4)
-        output[group.rows] = found.reshape(count * length, heads, dim)
-    return output[None], None
+        output[group.rows] = found.reshape(count, length, heads, dim)
+    return output[None]
 
 
-def _with_prefix(states: torch.Tensor, shared: int, group: Group) -> torch.Tensor:
+def _with_prefix(states: torch.Tensor, shared: int, rows: torch.Tensor) -> torch.Tensor:
     """Return (suffixes, key heads, prefix + length, dim) from (key heads, prefix + rows, dim)."""
-    heads, _, dim = states.shape
-    prefix = states[None, :, :shared].expand(group.count, -1, -1, -1)
-    own = states[:, shared + group.rows].view(heads, group.count, -1, dim).transpose(0, 1)
+    prefix = states[None, :, :shared].expand(len(rows), -1, -1, -1)
+    own = states[:, shared + rows].transpose(0, 1)
     return torch.cat([prefix, own], dim=2)
+
+
+def _flex(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: Layout,
+    scaling: float | None,
+    *,
+    sliding: bool,
+) -> torch.Tensor:
+    mask = layout.sliding_block_mask if sliding else layout.block_mask
+    found = _compiled(query.device.type)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
+    return found.transpose(1, 2)
+
+
+@cache
+def _compiled(device_type: str) -> Callable[..., torch.Tensor]:
+    """Return FlexAttention as a kernel; uncompiled it computes the whole matrix, which only a test wants."""
+    return flex_attention if device_type == "cpu" else torch.compile(flex_attention, dynamic=True)

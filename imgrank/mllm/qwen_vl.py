@@ -15,10 +15,10 @@ import torch
 
 from imgrank.arrays import Pixels
 from imgrank.devices import torch_dtype
-from imgrank.errors import ImgrankError, SettingsError
+from imgrank.errors import SettingsError
 from imgrank.images.resize import check_pixels
 from imgrank.mllm.adapter import DecoderAdapter
-from imgrank.mllm.base import Segment, VisualTokens
+from imgrank.mllm.base import Segment, VisualTokens, full_positions
 from imgrank.mllm.folder import ModelFolder
 from imgrank.mllm.preprocess import PatchSettings, patches, token_grid
 
@@ -45,25 +45,22 @@ class QwenVL(DecoderAdapter):
             "min_pixels": numbers.min_pixels,
         }
 
-    @torch.inference_mode()
-    def encode(self, images: Sequence[Pixels], *, longer_side: int, max_tokens: int) -> list[VisualTokens]:
-        """Compute the visual tokens of each photo, one photo at a time."""
-        return [self._encode(image, longer_side, max_tokens) for image in images]
-
     def _encode(self, image: Pixels, longer_side: int, max_tokens: int) -> VisualTokens:
+        pixels, grid = self._pixels(image, longer_side, max_tokens)
+        vectors = self._checked(self._vision(pixels, grid).transpose(0, 1))  # (n, levels, hidden)
+        _, rows, columns = (grid[0] // self._patches.merge).tolist()
+        return VisualTokens(vectors, full_positions(1, rows, columns), (rows, columns))
+
+    def _pixels(self, image: Pixels, longer_side: int, max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the patches of an image and its (1, 3) size in patches: frames, rows, columns."""
         check_pixels(image)
         height, width = image.shape[:2]
         rows, columns = token_grid(
             height, width, longer_side=longer_side, max_tokens=max_tokens, settings=self._patches
         )
-        pixels = patches(image, rows, columns, self._patches).to(self.device)
         merge = self._patches.merge
         grid = torch.tensor([[1, rows * merge, columns * merge]], device=self.device)
-        vectors = self._vision(pixels, grid).float().cpu().numpy()  # (levels, n, hidden)
-        if not np.isfinite(vectors).all():
-            raise ImgrankError(f"{self.name} gave NaN or infinite visual tokens; {self.precision_advice()}")
-        positions = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1).astype(np.uint16)
-        return VisualTokens(np.ascontiguousarray(vectors.swapaxes(0, 1)), positions, (rows, columns))
+        return patches(image, rows, columns, self._patches).to(self.device), grid
 
     def _vision(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         """Return (levels, n, hidden) for the patches of one image."""
@@ -72,11 +69,22 @@ class QwenVL(DecoderAdapter):
 
     def image_segment(self, tokens: VisualTokens) -> Segment:
         """Return an image: its tokens stand at their place in the full grid, whichever of them are left."""
-        vectors = torch.from_numpy(tokens.vectors).to(self.device, torch_dtype(self.dtype))
-        cells = torch.from_numpy(tokens.positions.astype(np.int64)).to(self.device)
-        positions = torch.stack([torch.zeros_like(cells[:, 0]), cells[:, 0], cells[:, 1]])
-        visual = torch.ones(len(tokens), dtype=torch.bool, device=self.device)
-        return Segment(vectors[:, 0], visual, vectors[:, 1:].transpose(0, 1).contiguous(), positions, max(tokens.grid))
+        # (3, n): an image is one moment in time, and its tile is always 0.
+        positions = torch.from_numpy(tokens.positions.astype(np.int64).T).to(self.device)
+        return self._visual_segment(tokens, positions, max(tokens.grid))
+
+    def _plain_inputs(
+        self, images: Sequence[Pixels], longer_side: int, max_tokens: int
+    ) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+        pixels, grids = zip(*(self._pixels(image, longer_side, max_tokens) for image in images), strict=True)
+        grid = torch.cat(grids)
+        counts = (grid.prod(dim=1) // self._patches.merge**2).tolist()
+        arguments = {"pixel_values": torch.cat(pixels).to(torch_dtype(self.dtype)), "image_grid_thw": grid}
+        return arguments, [[self.image_token] * count for count in counts]
+
+    def _plain_forward(self, ids: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        self._network.model.rope_deltas = None  # what the last call left there
+        return super()._plain_forward(ids, inputs | {"mm_token_type_ids": (ids == self.image_token).int()})
 
 
 def patch_settings(folder: ModelFolder, vision: Any) -> PatchSettings:

@@ -177,7 +177,7 @@ def _plan(mllm: str | None, settings: TokenSettings, device: str, dtype: str) ->
         schema = visual.codec.columns(model.levels, model.hidden)
         columns = [TokenColumn(column, kind, tail) for column, (kind, tail) in schema.items()]
         create_tokens(
-            h5, cache, "mllm", visual.codec.name, [*columns, TokenColumn("position", "<u2", (2,))], provenance
+            h5, cache, "mllm", visual.codec.name, [*columns, TokenColumn("position", "<u2", (3,))], provenance
         )
 
     return _Plan(provenance, visual.longer_side, create_visual, visual.to_tokens)

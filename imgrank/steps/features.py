@@ -103,10 +103,10 @@ class VisualSource:
     def to_tokens(self, pixels: Pixels) -> ImageTokens:
         """Encode and prune a photo, in the form the cache stores."""
         tokens = self._encoded(pixels)
-        kept = self.pruner.keep(tokens.vectors[:, 0].astype(np.float32), tokens.positions, tokens.grid)
+        kept = self.pruner.keep(tokens.vectors[:, 0].astype(np.float32), tokens.positions[:, 1:], tokens.grid)
         tokens = tokens.take(kept)
         columns = self.codec.encode(tokens.vectors.astype(np.float32))
-        return ImageTokens({**columns, "position": tokens.positions}, tokens.grid)
+        return ImageTokens({**columns, "position": tokens.positions}, tokens.grid, tiles=tokens.tiles)
 
     def of_tokens(self, tokens: ImageTokens) -> VisualTokens:
         """Decode stored tokens."""
@@ -114,7 +114,7 @@ class VisualSource:
 
         columns = dict(tokens.columns)
         positions = columns.pop("position")
-        return VisualTokens(self.codec.decode(columns), positions, tokens.grid)
+        return VisualTokens(self.codec.decode(columns), positions, tokens.grid, tokens.tiles)
 
     def _encoded(self, pixels: Pixels) -> VisualTokens:
         settings = self.settings

@@ -27,7 +27,7 @@ PATHS = [b"a.jpg", b"caf\xe9 \n.jpg", b"sub/c.jpg", b"broken.jpg"]
 def tokens(number: int) -> ImageTokens:
     count = number + 1
     codes = np.arange(count * 3, dtype=np.uint8).reshape(count, 3)
-    return ImageTokens({"codes": codes, "place": np.full((count, 2), number, np.uint16)}, (number, 2))
+    return ImageTokens({"codes": codes, "place": np.full((count, 2), 7 * number, np.uint16)}, (number, 2))
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_flipped_bit_in_a_row_is_found_by_its_checksum(bundle: Path) -> None:
 
 
 def test_a_flipped_bit_in_tokens_is_found_by_its_checksum(bundle: Path) -> None:
-    flip(bundle, np.full((2, 2), 1, "<u2").tobytes())
+    flip(bundle, np.full((2, 2), 7, "<u2").tobytes())
     with file.read(bundle) as opened:
         opened.tokens("local").read([0])
         with pytest.raises(DamagedBundleError, match=r"image row 1.*checksum"):

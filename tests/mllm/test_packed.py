@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgrank.mllm.packed import layout_of, packed_attention
+from imgrank.mllm.packed import RowFacts, layout_of, packed_attention
 
 
 def dense_mask(prefix: int, lengths: list[int]) -> torch.Tensor:
@@ -24,29 +26,65 @@ def test_layout_of_two_short_suffixes_and_a_long_one():
     layout = layout_of(1, [2, 3, 2], "cpu")
     assert layout.ends.tolist() == [1, 4, 6]
     pair, single = layout.groups
-    assert (pair.count, pair.rows.tolist()) == (2, [0, 1, 5, 6])
-    assert pair.mask.int().tolist() == [[1, 1, 0], [1, 1, 1]]
-    assert (single.count, single.rows.tolist()) == (1, [2, 3, 4])
-    assert single.mask.int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert pair.rows.tolist() == [[0, 1], [5, 6]]
+    assert pair.mask.int().tolist() == [[[1, 1, 0], [1, 1, 1]]]
+    assert single.rows.tolist() == [[2, 3, 4]]
+    assert single.mask.int().tolist() == [[[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]]
+
+
+def test_windows_count_positions_and_images_see_both_ways():
+    # Prefix: text at 0, text at 1. Suffix: an image of which two tokens are left, at 2 and 5; text at 6. Window 3.
+    facts = RowFacts(torch.tensor([0, 1, 2, 5, 6]), torch.tensor([-1, -1, 0, 0, -1]), 3)
+    (group,) = layout_of(2, [3], "cpu", facts).groups
+    assert group.mask.int().tolist() == [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]]
+    assert group.sliding.int().tolist() == [[[1, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]]
+
+
+def dense_facts(facts: RowFacts, prefix: int, mask: torch.Tensor, sliding: bool) -> torch.Tensor:
+    """Lay the rules of facts over a mask of who belongs to whom, cell by cell."""
+    mask = mask.clone()
+    for row in range(mask.shape[0]):
+        for key in range(mask.shape[1]):
+            near = not sliding or facts.positions[prefix + row] - facts.positions[key] < facts.window
+            image = facts.images[key] == facts.images[prefix + row] >= 0
+            mask[row, key] &= bool((near and key <= prefix + row) or image)
+    return mask
 
 
 @given(
     prefix=st.integers(0, 5),
     lengths=st.lists(st.integers(1, 4), min_size=1, max_size=6),
     sharing=st.sampled_from([1, 2, 3]),
+    kernel=st.sampled_from(["sdpa", "flex"]),
+    with_facts=st.booleans(),
+    window=st.sampled_from([None, 3]),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None)
-def test_grouped_attention_equals_attention_under_a_dense_mask(prefix, lengths, sharing, seed):
+@settings(max_examples=80, deadline=None)
+def test_both_kernels_equal_attention_under_a_dense_mask(prefix, lengths, sharing, kernel, with_facts, window, seed):
     random = torch.Generator().manual_seed(seed)
-    rows, key_heads, dim = sum(lengths), 2, 8
+    rows, key_heads, dim = sum(lengths), 2, 16
     query = torch.randn(1, key_heads * sharing, rows, dim, generator=random)
     key, value = (torch.randn(1, key_heads, prefix + rows, dim, generator=random) for _ in range(2))
+    mask, facts = dense_mask(prefix, lengths), None
+    if with_facts:
+        positions = torch.randint(0, 3, (prefix + rows,), generator=random).cumsum(0)
+        # Images of neighbouring rows; those of one suffix never share a number with another's.
+        owner = torch.tensor([-1] * prefix + [n for n, length in enumerate(lengths) for _ in range(length)])
+        picture = torch.randint(0, 2, (prefix + rows,), generator=random)
+        facts = RowFacts(positions, torch.where(picture > 0, owner + 1, -1), 3)
+        # Blind rows have no defined answer: a window always holds the row itself.
+        wide = torch.ones_like(mask)
+        wide[:, prefix:] = torch.tensor(
+            [[owner[prefix + row] == owner[prefix + key] for key in range(rows)] for row in range(rows)]
+        )
+        mask = dense_facts(facts, prefix, wide, window is not None)
+    layout = replace(layout_of(prefix, lengths, "cpu", facts), kernel=kernel)
     found, _ = packed_attention(
-        torch.nn.Identity(), query, key, value, None, scaling=0.3, packed_layout=layout_of(prefix, lengths, "cpu")
+        torch.nn.Identity(), query, key, value, None, scaling=0.3, packed_layout=layout, sliding_window=window
     )
     wide_key, wide_value = (states.repeat_interleave(sharing, dim=1) for states in (key, value))
-    scores = (query @ wide_key.transpose(2, 3) * 0.3).masked_fill(~dense_mask(prefix, lengths), float("-inf"))
+    scores = (query @ wide_key.transpose(2, 3) * 0.3).masked_fill(~mask, float("-inf"))
     expected = (scores.softmax(-1) @ wide_value).transpose(1, 2)  # (1, rows, heads, dim)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 

@@ -12,7 +12,7 @@ from imgrank.errors import ImgrankError, InputError, MissingModelError, Settings
 from imgrank.mllm.base import VisualTokens
 from imgrank.mllm.registry import load_mllm
 from imgrank.mllm.segments import follow
-from tests.tiny_mllms import CHAT_TEMPLATE, FAMILIES
+from tests.families import qwen
 
 CLASSES = {
     "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration,
@@ -20,7 +20,7 @@ CLASSES = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[family.name for family in qwen.FAMILIES])
 def model(request, model_folder):
     return load_mllm(str(model_folder(request.param)), device="cpu", dtype="float32")
 
@@ -49,7 +49,7 @@ def test_visual_tokens_are_what_the_vision_tower_gives(model, model_folder):
             np.testing.assert_allclose(tokens.vectors[:, 1 + level], feature, atol=1e-5)
     assert tokens.vectors.dtype == np.float32
     assert tokens.vectors.shape == (rows * columns, model.levels, model.hidden)
-    assert tokens.positions.tolist() == [[row, column] for row in range(rows) for column in range(columns)]
+    assert tokens.positions.tolist() == [[0, row, column] for row in range(rows) for column in range(columns)]
 
 
 def test_other_photos_never_change_the_tokens_of_one(model):
@@ -86,8 +86,10 @@ def test_nan_tokens_are_an_error_with_advice(model, monkeypatch):
 
 def test_positions_of_a_prompt_with_two_images(model):
     # Worked by hand: "ab" 0-1, an image of 2 x 3 from 2 (time stays 2), "c" at 2 + 3, an image of 1 x 1 at 6, "d" at 7.
-    first = VisualTokens(np.zeros((2, model.levels, 64), np.float32), np.array([[0, 2], [1, 1]], np.uint16), (2, 3))
-    second = VisualTokens(np.zeros((1, model.levels, 64), np.float32), np.zeros((1, 2), np.uint16), (1, 1))
+    first = VisualTokens(
+        np.zeros((2, model.levels, 64), np.float32), np.array([[0, 0, 2], [0, 1, 1]], np.uint16), (2, 3)
+    )
+    second = VisualTokens(np.zeros((1, model.levels, 64), np.float32), np.zeros((1, 3), np.uint16), (1, 1))
     joined = follow(
         [
             model.text_segment([1, 2]),
@@ -129,7 +131,7 @@ def test_an_older_models_separate_template_is_used(model_folder, tmp_path):
     messages = [{"role": "user", "content": [{"type": "text", "text": "Hi."}]}]
     with pytest.raises(MissingModelError, match="chat template"):
         load_mllm(str(folder), device="cpu").chat(messages)
-    template = CHAT_TEMPLATE.replace("You compare photos.", "From afar.")
+    template = qwen.QwenFamily.chat_template.replace("You compare photos.", "From afar.")
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     assert "From afar." in load_mllm(str(folder), device="cpu").chat(messages)
 

@@ -1,122 +1,108 @@
 """The scoring engine against the plain forward of transformers, which knows nothing of caches or packing."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from imgrank.errors import ImgrankError, InputError, MissingDeviceError, SettingsError
 from imgrank.mllm.answers import Answers
 from imgrank.mllm.base import VisualTokens
-from imgrank.mllm.prompts import Prompt, prompt_for
+from imgrank.mllm.prompts import Prompt, prompt_for, render
 from imgrank.mllm.registry import load_mllm
 from imgrank.rerank.packing import PairScorer
-from tests.tiny_mllms import FAMILIES, save_tiny_mllm
-
-LONGER_SIDE, MAX_TOKENS = 512, 200
-# (rows, columns) of the photos; the first is the query.
-GRIDS = [(4, 6), (3, 3), (7, 2), (4, 6), (2, 9), (5, 5), (6, 4)]
+from tests.families.base import TinyFamily
+from tests.tiny_mllms import FAMILIES, TINY, save_tiny_mllm
 
 
 @dataclass
 class Setup:
+    family: TinyFamily
+    folder: Path
     model: Any  # the adapter under test
     network: Any  # transformers' own class, loaded apart
     tokenizer: Any
-    processor: Any
     photos: list[np.ndarray]
     tokens: list[VisualTokens]
 
-    def prompt_ids(self, prompt: Prompt, grids: list[tuple[int, int]]) -> torch.Tensor:
-        text = self.tokenizer.apply_chat_template(
+    @property
+    def count(self) -> int:
+        return len(self.photos)
+
+    def text(self, prompt: Prompt) -> str:
+        return self.tokenizer.apply_chat_template(
             prompt.messages(Answers()), add_generation_prompt=True, tokenize=False
         )
-        ids = []
-        sizes = iter(rows * columns for rows, columns in grids)
-        for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]:
-            ids += [token] * (next(sizes) if token == self.network.config.image_token_id else 1)
-        return torch.tensor([ids])
 
     def difference(self, logits: torch.Tensor) -> float:
         zero, one = self.tokenizer.convert_tokens_to_ids(["0", "1"])
-        return float(logits[0, -1, one] - logits[0, -1, zero])
+        return float(logits[one] - logits[zero])
 
-    @torch.no_grad()
     def plain(self, prompt: Prompt, *order: int) -> float:
-        """Forward of one pair on input_ids, pixel_values and image_grid_thw; photos in the order of the prompt."""
-        inputs = self.processor([self.photos[i] for i in order], return_tensors="pt")
-        ids = self.prompt_ids(prompt, [GRIDS[i] for i in order])
-        kinds = (ids == self.network.config.image_token_id).int()
-        self.network.model.rope_deltas = None
-        return self.difference(self.network(input_ids=ids, mm_token_type_ids=kinds, **inputs).logits)
+        """Forward of one pair on input_ids and pixel_values; photos in the order of the prompt."""
+        photos = [self.photos[i] for i in order]
+        return self.difference(self.family.plain(self.network, self.tokenizer, self.folder, self.text(prompt), photos))
 
-    @torch.no_grad()
     def plain_pruned(self, prompt: Prompt, order: tuple[int, int], kept: list[np.ndarray]) -> float:
         """Forward of one pair from whose full sequence the dropped tokens were deleted, positions kept."""
-        inputs = self.processor([self.photos[i] for i in order], return_tensors="pt")
-        ids = self.prompt_ids(prompt, [GRIDS[i] for i in order])
-        image = ids == self.network.config.image_token_id
-        positions, _ = self.network.model.get_rope_index(ids, image.int(), inputs["image_grid_thw"])
-        features = self.network.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
-        embeds = self.network.get_input_embeddings()(ids)
-        embeds[image] = torch.cat(list(features.pooler_output))
-        keep_visual = torch.from_numpy(np.concatenate(kept))
-        keep = torch.ones_like(image)
-        keep[image] = keep_visual
-        extra: dict[str, Any] = {}
-        if hasattr(features, "deepstack_features"):
-            levels = [torch.cat(list(f)) if isinstance(f, list | tuple) else f for f in features.deepstack_features]
-            extra = {
-                "visual_pos_masks": image[keep][None],
-                "deepstack_visual_embeds": [level[keep_visual] for level in levels],
-            }
-        states = self.network.model.language_model(
-            inputs_embeds=embeds[keep][None], position_ids=positions[:, keep][:, None], **extra
-        ).last_hidden_state
-        return self.difference(self.network.lm_head(states))
+        photos = [self.photos[i] for i in order]
+        return self.difference(
+            self.family.plain_pruned(self.network, self.tokenizer, self.folder, self.text(prompt), photos, kept)
+        )
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def setup(request, tmp_path_factory) -> Setup:
+    family = TINY[request.param]
     folder = save_tiny_mllm(tmp_path_factory.mktemp("packing") / request.param, request.param)
-    classes = {
-        "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration,
-        "qwen3_vl": transformers.Qwen3VLForConditionalGeneration,
-    }
     model = load_mllm(str(folder), device="cpu", dtype="float32")
-    network = classes[request.param].from_pretrained(folder, dtype=torch.float32).eval()
+    network = getattr(transformers, family.model_class).from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    side = model.settings["token_side"]
     random = np.random.default_rng(0)
-    # Whole tokens on both sides, so that no resizing comes between the two roads.
-    photos = [random.integers(0, 256, (r * side, c * side, 3), dtype=np.uint8) for r, c in GRIDS]
-    tokens = model.encode(photos, longer_side=LONGER_SIDE, max_tokens=MAX_TOKENS)
-    assert [t.grid for t in tokens] == GRIDS
-    return Setup(model, network, tokenizer, processor, photos, tokens)
+    photos = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in family.photo_sizes]
+    tokens = model.encode(photos, longer_side=family.longer_side, max_tokens=family.max_tokens)
+    return Setup(family, folder, model, network, tokenizer, photos, tokens)
 
 
 def test_every_pair_has_the_logit_difference_of_the_plain_forward(setup):
     prompt = prompt_for("object")
-    expected = [setup.plain(prompt, 0, i) for i in range(1, len(GRIDS))]
+    expected = [setup.plain(prompt, 0, i) for i in range(1, setup.count)]
     scores = PairScorer(setup.model, prompt).score(setup.tokens[0], setup.tokens[1:])
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
     assert np.std(expected) > 0.01  # else equality would prove nothing
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 300, 700, 100_000])
-def test_chunks_do_not_change_scores(setup, chunk_tokens):
+@pytest.mark.parametrize("pairs", [0, 2, 3, 100])
+def test_chunks_do_not_change_scores(setup, pairs):
     prompt = prompt_for("landmark")
     whole = PairScorer(setup.model, prompt).score(setup.tokens[0], setup.tokens[1:])
-    scorer = PairScorer(setup.model, prompt, chunk_tokens=chunk_tokens)
+    after = len(render(prompt, Answers(), setup.model).after)
+    longest = max(len(setup.model.image_segment(tokens)) for tokens in setup.tokens) + after
+    scorer = PairScorer(setup.model, prompt, chunk_tokens=pairs * longest or 1)
     chunks = list(scorer.score_chunks(setup.tokens[0], setup.tokens[1:]))
-    assert len(chunks) == {1: 6, 300: 6, 700: 2, 100_000: 1}[chunk_tokens]
+    assert len(chunks) <= {0: 6, 2: 3, 3: 2, 100: 1}[pairs]
+    assert (len(chunks) == 6) == (pairs == 0)
     np.testing.assert_allclose(np.concatenate(chunks), whole, atol=2e-5, rtol=0)
+
+
+def test_the_models_own_plain_road_agrees(setup):
+    prompt = prompt_for("artwork")
+    rendered = render(prompt, Answers(), setup.model)
+    image = setup.model.image_token
+    ids = [*rendered.before, image, *rendered.between, image, *rendered.after]
+    sizes = {"longer_side": setup.family.longer_side, "max_tokens": setup.family.max_tokens}
+    scores = PairScorer(setup.model, prompt).score(setup.tokens[0], setup.tokens[1:])
+    for number in (1, 2):
+        pair = [setup.photos[0], setup.photos[number]]
+        negative, positive = setup.model.plain_logits(ids, pair, rendered.answer_ids, **sizes).tolist()
+        assert abs(positive - negative - scores[number - 1]) < 1e-4
+    # ... and leaves the fast road as it was.
+    np.testing.assert_array_equal(PairScorer(setup.model, prompt).score(setup.tokens[0], setup.tokens[1:]), scores)
 
 
 def test_order_and_company_of_candidates_do_not_change_scores(setup):
@@ -131,12 +117,12 @@ def test_order_and_company_of_candidates_do_not_change_scores(setup):
 def test_pruned_tokens_keep_their_places_in_the_full_grid(setup):
     prompt = prompt_for("object")
     random = np.random.default_rng(1)
-    kept = [random.random(rows * columns) < 0.4 for rows, columns in GRIDS]
+    kept = [random.random(len(tokens)) < 0.4 for tokens in setup.tokens]
     kept[0][:] = True  # the query is not pruned, as in a search
-    kept[4][-1] = False  # the last column of that image goes: the text after it must not move
+    kept[4][-1] = False  # the last token of that image goes: the text after it must not move
     pruned = [tokens.take(mask) for tokens, mask in zip(setup.tokens, kept, strict=True)]
     scores = PairScorer(setup.model, prompt).score(pruned[0], pruned[1:])
-    expected = [setup.plain_pruned(prompt, (0, i), [kept[0], kept[i]]) for i in range(1, len(GRIDS))]
+    expected = [setup.plain_pruned(prompt, (0, i), [kept[0], kept[i]]) for i in range(1, setup.count)]
     np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
     full = PairScorer(setup.model, prompt).score(setup.tokens[0], setup.tokens[1:])
     assert np.abs(scores - full).max() > 0.01
@@ -144,8 +130,8 @@ def test_pruned_tokens_keep_their_places_in_the_full_grid(setup):
 
 def test_a_pruned_query_and_one_single_token(setup):
     prompt = prompt_for("artwork")
-    kept = [np.arange(rows * columns) % 3 == 1 for rows, columns in GRIDS]
-    kept[2] = np.arange(14) == 5
+    kept = [np.arange(len(tokens)) % 3 == 1 for tokens in setup.tokens]
+    kept[2] = np.arange(len(setup.tokens[2])) == 5
     expected = setup.plain_pruned(prompt, (0, 2), [kept[0], kept[2]])
     scores = PairScorer(setup.model, prompt).score(setup.tokens[0].take(kept[0]), [setup.tokens[2].take(kept[2])])
     np.testing.assert_allclose(scores, [expected], atol=1e-4, rtol=0)
@@ -155,7 +141,7 @@ def test_a_prompt_may_name_the_candidate_first_and_bring_a_system_message(setup)
     prompt = Prompt(
         "mine", "Look: {candidate} Does it show the thing of {query}? Say {positive} or {negative}.", "Be strict."
     )
-    expected = [setup.plain(prompt, i, 0) for i in range(1, len(GRIDS))]
+    expected = [setup.plain(prompt, i, 0) for i in range(1, setup.count)]
     scores = PairScorer(setup.model, prompt, chunk_tokens=300).score(setup.tokens[0], setup.tokens[1:])
     np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
 
@@ -191,7 +177,7 @@ def test_candidates_are_read_only_as_they_are_needed(setup):
     read = []
 
     def candidates():
-        for number in range(1, len(GRIDS)):
+        for number in range(1, setup.count):
             read.append(number)
             yield setup.tokens[number]
 
@@ -202,8 +188,8 @@ def test_candidates_are_read_only_as_they_are_needed(setup):
 
 def test_float16_tokens_score_like_their_float32_values(setup):
     scorer = PairScorer(setup.model, prompt_for("object"))
-    half = [VisualTokens(t.vectors.astype(np.float16), t.positions, t.grid) for t in setup.tokens]
-    wide = [VisualTokens(t.vectors.astype(np.float32), t.positions, t.grid) for t in half]
+    half = [VisualTokens(t.vectors.astype(np.float16), t.positions, t.grid, t.tiles) for t in setup.tokens]
+    wide = [VisualTokens(t.vectors.astype(np.float32), t.positions, t.grid, t.tiles) for t in half]
     np.testing.assert_array_equal(scorer.score(half[0], half[1:]), scorer.score(wide[0], wide[1:]))
 
 
@@ -212,10 +198,11 @@ def test_bfloat16_comes_close_to_float32(tmp_path, family):
     folder = save_tiny_mllm(tmp_path / family, family)
     random = np.random.default_rng(0)
     photos = [random.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(6)]
+    tiny = TINY[family]
     scores = {}
     for dtype in ("float32", "bfloat16"):
         model = load_mllm(str(folder), device="cpu", dtype=dtype)
-        tokens = model.encode(photos, longer_side=128, max_tokens=50)
+        tokens = model.encode(photos, longer_side=min(128, tiny.longer_side), max_tokens=tiny.max_tokens)
         scores[dtype] = PairScorer(model, prompt_for("object")).score(tokens[0], tokens[1:])
     error = np.abs(scores["bfloat16"] - scores["float32"]).max()
     assert 0 < error < 0.15
@@ -223,7 +210,7 @@ def test_bfloat16_comes_close_to_float32(tmp_path, family):
 
 def test_tokens_of_another_model_are_refused(setup):
     scorer = PairScorer(setup.model, prompt_for("object"))
-    alien = VisualTokens(np.zeros((1, 7, 3), np.float32), np.zeros((1, 2), np.uint16), (1, 1))
+    alien = VisualTokens(np.zeros((1, 7, 3), np.float32), np.zeros((1, 3), np.uint16), (1, 1))
     with pytest.raises(InputError, match="candidate 2 has visual tokens of"):
         scorer.score(setup.tokens[0], [setup.tokens[1], alien])
     with pytest.raises(InputError, match="the query has visual tokens of"):
@@ -251,8 +238,7 @@ class Small:
     def __init__(self, setup: Setup, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs: list[int] = []
         self.limit = limit
-        network = setup.model._network.model.language_model
-        last_layer = network.layers[-1]
+        last_layer = setup.model._decoder.layers[-1]
         plain = last_layer.forward
 
         def forward(hidden_states, *args, **kwargs):
