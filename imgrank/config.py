@@ -21,6 +21,7 @@ Prune = Literal["divprune", "grid", "none"]
 TokenDtype = Literal["float16", "int8"]
 ScorerName = Literal["auto", "mllm", "maxsim", "geometric"]
 Task = Literal["object", "landmark", "artwork", "product"]
+PromptLayout = Literal["images-first", "instruction-first"]
 OutputFormat = Literal["table", "jsonl", "tsv", "trec", "paths"]
 
 

@@ -6,10 +6,16 @@ its sigmoid is the probability, given that the answer is one of the two (Nogueir
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from imgrank.errors import SettingsError
 from imgrank.mllm.base import VisionLanguageModel
+
+_MAX_FILE_BYTES = 4 * 2**10
+_LINES = {"same": "positive", "different": "negative"}  # word before the colon -> field
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,15 @@ class Answers:
         if not self.negative or not self.positive or self.negative == self.positive:
             raise SettingsError(f"the two answers must be different words, not {self.negative!r} and {self.positive!r}")
 
+    @property
+    def kind(self) -> str:
+        """What a reply is to be: "digit" where both answers are one, else "word"."""
+        digits = all(len(answer) == 1 and answer.isdecimal() for answer in (self.negative, self.positive))
+        return "digit" if digits else "word"
+
     def fill(self, text: str) -> str:
-        """Put the answers into a prompt's text at {positive} and {negative}."""
-        return text.replace("{positive}", self.positive).replace("{negative}", self.negative)
+        """Put the answers into a prompt's text at {positive} and {negative}, and their kind at {kind}."""
+        return re.sub(r"\{(positive|negative|kind)\}", lambda slot: str(getattr(self, slot[1])), text)
 
     def token_ids(self, text: str, model: VisionLanguageModel) -> tuple[int, int]:
         """Return the ids of the negative and the positive answer, as the tokens that would follow `text`.
@@ -36,6 +48,77 @@ class Answers:
         return _following_token(text, self.negative, model), _following_token(text, self.positive, model)
 
 
+# With a capital, as models begin a reply: the smaller spelling would get what is left of the probability.
+NAMED_ANSWERS: Mapping[str, Answers] = {"digits": Answers(), "yes-no": Answers("No", "Yes")}
+
+
+def answers_for(text: str) -> Answers:
+    """Return the answers that the command line names: "digits", "yes-no" or a file for `read_answers`.
+
+    Raises:
+        SettingsError: neither a known name nor a file of answers.
+    """
+    if text in NAMED_ANSWERS:
+        return NAMED_ANSWERS[text]
+    path = Path(text)
+    try:
+        exists = path.exists()
+    except OSError:  # no file can have so long a name
+        exists = False
+    if not exists:
+        raise SettingsError(f"no answers {text!r}: known are {' and '.join(NAMED_ANSWERS)}, and there is no such file")
+    return read_answers(path)
+
+
+def read_answers(path: Path) -> Answers:
+    """Read a UTF-8 text file with the lines "same: WORD" and "different: WORD", in any order.
+
+    Raises:
+        SettingsError: the file cannot be read or is too long, a line is something else, or an answer is missing.
+    """
+    words: dict[str, str] = {}
+    for number, line in enumerate(read_text(path, "answers file", _MAX_FILE_BYTES).splitlines(), start=1):
+        if not line.strip():
+            continue
+        key, colon, word = (part.strip() for part in line.partition(":"))
+        where = f"answers file {path}, line {number}"
+        if key not in _LINES or not colon or not word:
+            raise SettingsError(f"{where}: must be 'same: WORD' or 'different: WORD', not {line.strip()!r}")
+        if _LINES[key] in words:
+            raise SettingsError(f"{where}: a second {key!r} answer; there is one of each")
+        words[_LINES[key]] = word
+    for key, field in _LINES.items():
+        if field not in words:
+            raise SettingsError(f"answers file {path}: lacks the line '{key}: WORD'")
+    if words["positive"] == words["negative"]:
+        raise SettingsError(f"answers file {path}: both answers are {words['positive']!r}, and must differ")
+    return Answers(**words)
+
+
+def read_text(path: Path, what: str, limit: int) -> str:
+    """Read a small UTF-8 text file, without a byte order mark.
+
+    Args:
+        path: the file.
+        what: it is, for messages.
+        limit: bytes it may have.
+
+    Raises:
+        SettingsError: it cannot be read, is longer, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise SettingsError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > limit:
+        raise SettingsError(f"{what} {path}: longer than {limit} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{what} {path}: not UTF-8 text") from error
+
+
 def _following_token(text: str, answer: str, model: VisionLanguageModel) -> int:
     before = model.tokenize(text)
     after = model.tokenize(text + answer)
@@ -44,6 +127,12 @@ def _following_token(text: str, answer: str, model: VisionLanguageModel) -> int:
     if len(after) != len(before) + 1:
         raise SettingsError(
             f"answer {answer!r} is {len(after) - len(before)} tokens for {model.name}, and must be one: "
-            "its probability is read from one position"
+            f"its probability is read from one position{_other_spellings(text, before, answer, model)}"
         )
     return after[-1]
+
+
+def _other_spellings(text: str, before: list[int], answer: str, model: VisionLanguageModel) -> str:
+    spellings = dict.fromkeys((answer.lower(), answer.capitalize(), answer.upper(), f" {answer}"))
+    single = [other for other in spellings if len(model.tokenize(text + other)) == len(before) + 1]
+    return f"; spelled {' or '.join(map(repr, single))} it would be one" if single else ""

@@ -81,7 +81,8 @@ class VisualTokens:
     def index(self) -> npt.NDArray[np.int64]:
         """(n,) int64, the place of each token in the sequence of all tokens of its photo."""
         tile, row, column = self.positions.astype(np.int64).T
-        return (tile * self.grid[0] + row) * self.grid[1] + column
+        index: npt.NDArray[np.int64] = (tile * self.grid[0] + row) * self.grid[1] + column
+        return index
 
     def take(self, kept: npt.ArrayLike) -> VisualTokens:
         """Return the tokens at `kept` (indices or a mask), at their true positions in the same grid."""
@@ -90,7 +91,7 @@ class VisualTokens:
 
 
 def full_positions(tiles: int, rows: int, columns: int) -> npt.NDArray[np.uint16]:
-    """Return (tiles * rows * columns, 3) uint16, the (tile, row, column) of every token in the order of the sequence."""
+    """Return (tiles * rows * columns, 3) uint16: (tile, row, column) of every token in the order of the sequence."""
     return np.indices((tiles, rows, columns), dtype=np.uint16).reshape(3, -1).T.copy()
 
 

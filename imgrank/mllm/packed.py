@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -256,4 +256,5 @@ def _flex(
 @cache
 def _compiled(device_type: str) -> Callable[..., torch.Tensor]:
     """Return FlexAttention as a kernel; uncompiled it computes the whole matrix, which only a test wants."""
-    return flex_attention if device_type == "cpu" else torch.compile(flex_attention, dynamic=True)
+    compiled: Any = flex_attention if device_type == "cpu" else torch.compile(flex_attention, dynamic=True)
+    return cast(Callable[..., torch.Tensor], compiled)

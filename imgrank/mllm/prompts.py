@@ -1,19 +1,20 @@
 """What the model is asked about a pair of photos.
 
-The order of the built-in prompts is query, candidate, question, as in arXiv:2604.13268; the words are ours. They are
-short on purpose: the text after the candidate is run once for each candidate.
+The order of the built-in prompts is query, candidate, question, as in arXiv:2604.13268, or question, query, candidate;
+the words are ours and suit both. They are short on purpose: the text after the candidate is run once for each
+candidate. Models that were tuned to re-rank have prompts of their own, in `profiles`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from imgrank.config import Task
+from imgrank.config import PromptLayout, Task
 from imgrank.errors import SettingsError
-from imgrank.mllm.answers import Answers
+from imgrank.mllm.answers import Answers, read_text
 from imgrank.mllm.base import VisionLanguageModel
 
 QUERY, CANDIDATE = "{query}", "{candidate}"
@@ -21,8 +22,8 @@ _MAX_PROMPT_BYTES = 64 * 2**10
 
 _QUESTIONS: Mapping[Task, str] = {
     "object": (
-        "The first photo shows one particular object. Is this very same object, not just one that looks like it, "
-        "somewhere in the second photo? It may be smaller or larger, partly hidden, or among other things."
+        "The first photo shows one particular object. Does the second photo show this very same object, not just one "
+        "that looks like it? It may be smaller or larger, partly hidden, or among other things."
     ),
     "landmark": (
         "The first photo shows a building, monument or place. Does the second photo show that same building, "
@@ -37,7 +38,8 @@ _QUESTIONS: Mapping[Task, str] = {
         "variant? Packaging may be turned, opened, partly hidden or among other goods."
     ),
 }
-_REPLY = " Reply with one digit only: {positive} if it does, {negative} if it does not."
+_REPLY = " Reply with one {kind} only: {positive} if it does, {negative} if it does not."
+_EXAMPLE = QUERY + CANDIDATE + "Do both photos show the same door? Reply {positive} or {negative}."
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Prompt:
     Attributes:
         name: the task, or the file it was read from.
         text: the user's turn, with "{query}" and "{candidate}" once each where the photos go; "{positive}" and
-            "{negative}" stand for the answers.
+            "{negative}" stand for the answers, "{kind}" for "digit" or "word". All else, white space too, is what the
+            model reads.
         system: system message; None leaves the model's chat format its own.
 
     Raises:
@@ -63,7 +66,7 @@ class Prompt:
             if self.text.count(slot) != 1:
                 raise SettingsError(
                     f"prompt {self.name!r} must hold {QUERY} and {CANDIDATE} once each, where the photos go; "
-                    f"{slot} is there {self.text.count(slot)} times"
+                    f"{slot} is there {self.text.count(slot)} times; for example: {_EXAMPLE}"
                 )
 
     def messages(self, answers: Answers) -> list[dict[str, Any]]:
@@ -72,7 +75,7 @@ class Prompt:
         for piece in self._pieces():
             if piece in (QUERY, CANDIDATE):
                 content.append({"type": "image"})
-            elif piece.strip():
+            elif piece:
                 content.append({"type": "text", "text": answers.fill(piece)})
         system = [] if self.system is None else [{"role": "system", "content": _text(self.system)}]
         return [*system, {"role": "user", "content": content}]
@@ -81,6 +84,11 @@ class Prompt:
     def query_first(self) -> bool:
         """Whether the query's photo stands before the candidate's; the engine is fast only then."""
         return self.text.index(QUERY) < self.text.index(CANDIDATE)
+
+    def swapped(self) -> Prompt:
+        """Return the prompt with the roles exchanged: the query's photo stands where the candidate's stood."""
+        exchanged = {QUERY: CANDIDATE, CANDIDATE: QUERY}
+        return replace(self, text="".join(exchanged.get(piece, piece) for piece in self._pieces()))
 
     def _pieces(self) -> list[str]:
         first, second = (QUERY, CANDIDATE) if self.query_first else (CANDIDATE, QUERY)
@@ -93,15 +101,34 @@ def _text(words: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": words}]
 
 
-def prompt_for(task: Task) -> Prompt:
+def prompt_for(task: Task, layout: PromptLayout = "images-first") -> Prompt:
     """Return the built-in prompt of a task.
+
+    Args:
+        task: what is to be the same.
+        layout: "images-first": query, candidate, question, as in the paper. "instruction-first": question, query,
+            candidate, so that all text is shared and a candidate costs its visual tokens and the end of the turn.
+
+    Raises:
+        SettingsError: no such task or layout.
+    """
+    check_task(task)
+    if layout not in get_args(PromptLayout):
+        raise SettingsError(f"no prompt layout {layout!r}; known: {', '.join(get_args(PromptLayout))}")
+    photos, question = QUERY + CANDIDATE, _QUESTIONS[task] + _REPLY
+    if layout == "instruction-first":
+        return Prompt(task, question + photos)
+    return Prompt(task, photos + question)
+
+
+def check_task(task: str) -> None:
+    """Refuse a task that no prompt is known for.
 
     Raises:
         SettingsError: no such task.
     """
-    if task not in _QUESTIONS:
+    if task not in get_args(Task):
         raise SettingsError(f"no task {task!r}; known: {', '.join(get_args(Task))}")
-    return Prompt(task, QUERY + CANDIDATE + _QUESTIONS[task] + _REPLY)
 
 
 def read_prompt(path: Path) -> Prompt:
@@ -110,17 +137,7 @@ def read_prompt(path: Path) -> Prompt:
     Raises:
         SettingsError: the file cannot be read, is too long, or lacks a slot.
     """
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(_MAX_PROMPT_BYTES + 1)
-        text = content.decode("utf-8-sig").strip()
-    except OSError as error:
-        raise SettingsError(f"prompt file {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"prompt file {path}: not UTF-8 text") from error
-    if len(content) > _MAX_PROMPT_BYTES:
-        raise SettingsError(f"prompt file {path}: longer than {_MAX_PROMPT_BYTES} bytes")
-    return Prompt(str(path), text)
+    return Prompt(str(path), read_text(path, "prompt file", _MAX_PROMPT_BYTES).strip())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a model family must bring to be tested: a tiny configuration, and the plain forward that measures the fast road."""
+"""What a model family brings to be tested: a tiny configuration, and the plain forward that measures the fast road."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ You compare photos.<|im_end|>
 class TinyFamily:
     """One family at test size.
 
-    `plain` and `plain_pruned` are the oracle: transformers' own model class and its own image processor, written without
-    a look at the adapter, so that the two are two implementations.
+    `plain` and `plain_pruned` are the oracle: transformers' own model class and its own image processor, written
+    without a look at the adapter, so that the two are two implementations.
     """
 
     name: str  # `model_type` of config.json

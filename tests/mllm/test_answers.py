@@ -1,7 +1,7 @@
 import pytest
 
 from imgrank.errors import SettingsError
-from imgrank.mllm.answers import Answers
+from imgrank.mllm.answers import Answers, answers_for, read_answers
 from imgrank.mllm.prompts import prompt_for, render
 from imgrank.mllm.registry import load_mllm
 from tests.tiny_mllms import FAMILIES
@@ -25,6 +25,28 @@ def test_an_answer_of_several_tokens_is_refused_with_the_reason():
         Answers("no", "yes").token_ids("Same? ", Merger())
 
 
+@pytest.mark.parametrize(("answer", "better"), [("Yes", "'yes'"), ("YES", "'yes'")])
+def test_a_refusal_names_a_spelling_that_is_one_token(answer, better):
+    with pytest.raises(
+        SettingsError, match=rf"{answer!r} is 3 tokens.*one position; spelled {better} it would be one$"
+    ):
+        Answers("n", answer).token_ids("Same? ", Merger())
+
+
+def test_a_refusal_names_no_spelling_where_there_is_none():
+    with pytest.raises(SettingsError, match=r"one position$"):
+        Answers("no", "yes").token_ids("Same? ", Merger())
+
+
+def test_a_spelling_with_a_space_is_named():
+    class Spaced(Merger):
+        def tokenize(self, text):
+            return [1 if letter == "N" else ord(letter) for letter in text.replace(" no", "N")]
+
+    with pytest.raises(SettingsError, match="spelled ' no' it would be one"):
+        Answers("no", "y").token_ids("Same?", Spaced())
+
+
 def test_an_answer_that_merges_with_the_text_is_refused():
     with pytest.raises(SettingsError, match="merges with the text"):
         Answers("n", "s").token_ids("Same? ye", Merger())
@@ -43,3 +65,59 @@ def test_digits_are_single_tokens_of_a_loaded_model_and_ten_is_not(model_folder,
     assert model.tokenize("01") == [zero, one]
     with pytest.raises(SettingsError, match="'10' is 2 tokens"):
         render(prompt_for("object"), Answers("1", "10"), model)
+
+
+def test_answers_by_name():
+    assert answers_for("digits") == Answers() == Answers("0", "1")
+    assert answers_for("yes-no") == Answers("No", "Yes")
+
+
+@pytest.mark.parametrize("text", ["maybe", "Digits", "x" * 5000, "a\0b"])
+def test_other_names_are_refused_with_the_known_ones(text):
+    with pytest.raises(SettingsError, match="known are digits and yes-no, and there is no such file"):
+        answers_for(text)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "same: gleich\ndifferent: anders\n",
+        "different: anders\nsame: gleich",
+        "\ufeff same:gleich \r\n\r\n different :  anders\r\n",
+    ],
+)
+def test_an_answers_file(tmp_path, content):
+    file = tmp_path / "answers.txt"
+    file.write_bytes(content.encode())
+    assert answers_for(str(file)) == Answers("anders", "gleich")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", r"answers\.txt: lacks the line 'same: WORD'"),
+        (b"same: A\n", r"answers\.txt: lacks the line 'different: WORD'"),
+        (b"same: A\n\nsame: B\n", r"answers\.txt, line 3: a second 'same' answer"),
+        (b"same: A\ndifferent:\n", r"answers\.txt, line 2: must be .*not 'different:'"),
+        (b"same A\n", r"answers\.txt, line 1: must be 'same: WORD' or 'different: WORD', not 'same A'"),
+        (b"same: A\nother: B\n", r"answers\.txt, line 2: must be .*not 'other: B'"),
+        (b"same: A\ndifferent: A\n", r"answers\.txt: both answers are 'A'"),
+        (b"same: \xff\n", r"answers\.txt: not UTF-8"),
+        (b"same: A\ndifferent: B\n" + b"\n" * 4096, r"answers\.txt: longer than 4096 bytes"),
+    ],
+)
+def test_answers_files_that_cannot_be_used(tmp_path, content, reason):
+    file = tmp_path / "answers.txt"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=reason):
+        read_answers(file)
+
+
+def test_a_folder_is_no_answers_file(tmp_path):
+    with pytest.raises(SettingsError, match=r"answers file .*directory"):
+        answers_for(str(tmp_path))
+
+
+def test_answers_fill_each_slot_once():
+    assert Answers("{positive}", "a").fill("{positive} {negative} {kind} {query}") == "a {positive} word {query}"
+    assert [Answers(*pair).kind for pair in [("0", "1"), ("1", "10"), ("No", "Yes")]] == ["digit", "word", "word"]

@@ -2,7 +2,7 @@ from typing import get_args
 
 import pytest
 
-from imgrank.config import Task
+from imgrank.config import PromptLayout, Task
 from imgrank.errors import SettingsError
 from imgrank.mllm.answers import Answers
 from imgrank.mllm.prompts import Prompt, prompt_for, read_prompt, render
@@ -38,10 +38,29 @@ def test_built_in_prompts_show_the_query_then_the_candidate_then_ask(task):
     assert rendered.answer_ids == (ord("0"), ord("1"))
 
 
+@pytest.mark.parametrize("task", get_args(Task))
+def test_instruction_first_puts_all_text_before_the_query(task):
+    first, last = (render(prompt_for(task, layout), Answers(), Speller()) for layout in get_args(PromptLayout)[::-1])
+    assert first.query_first
+    assert (spelled(first.between), spelled(first.after)) == ("", ">")
+    # The same sentences as in the other layout, before the photos instead of behind them.
+    assert spelled(first.before) == "<" + spelled(last.after).removesuffix(">")
+    assert first.answer_ids == last.answer_ids
+
+
+@pytest.mark.parametrize("layout", get_args(PromptLayout))
+def test_the_reply_asked_for_suits_the_answers(layout):
+    words = prompt_for("artwork", layout).messages(Answers("No", "Yes"))[0]["content"]
+    (text,) = [part["text"] for part in words if part["type"] == "text"]
+    assert text.endswith("shown in a room. Reply with one word only: Yes if it does, No if it does not.")
+
+
 def test_every_task_asks_something_else():
     assert len({prompt_for(task).text for task in get_args(Task)}) == len(get_args(Task))
     with pytest.raises(SettingsError, match="known: object, landmark"):
         prompt_for("cat")
+    with pytest.raises(SettingsError, match="known: images-first, instruction-first"):
+        prompt_for("object", "sideways")
 
 
 def test_a_prompt_of_ones_own_in_any_order_with_a_system_message():
@@ -65,11 +84,28 @@ def test_a_prompt_of_ones_own_in_any_order_with_a_system_message():
     assert spelled(rendered.after) == ". y or n?>"
 
 
+def test_white_space_between_photos_is_kept():
+    content = Prompt("mine", "{query}\n{candidate} ").messages(Answers())[0]["content"]
+    assert [part.get("text") for part in content] == [None, "\n", None, " "]
+
+
+def test_a_swapped_prompt_shows_each_photo_in_the_others_place():
+    prompt = Prompt("mine", "A {query} B {candidate} C", "Be strict.")
+    assert prompt.swapped() == Prompt("mine", "A {candidate} B {query} C", "Be strict.")
+    assert prompt.swapped().swapped() == prompt
+    for layout in get_args(PromptLayout):
+        straight = prompt_for("product", layout)
+        turned = straight.swapped()
+        assert straight.query_first
+        assert not turned.query_first
+        assert turned.messages(Answers()) == straight.messages(Answers())  # all but which photo is which
+
+
 @pytest.mark.parametrize(
     "text", ["Same?", "{query} same?", "{candidate} same?", "{query}{candidate}{query}", "{Query}{candidate}"]
 )
 def test_a_prompt_must_hold_both_slots_once(text):
-    with pytest.raises(SettingsError, match="once each"):
+    with pytest.raises(SettingsError, match=r"once each.*for example: \{query\}\{candidate\}"):
         Prompt("mine", text)
 
 
@@ -100,9 +136,10 @@ def test_prompt_files_that_cannot_be_used(tmp_path):
     file.write_bytes(b"{query}{candidate}\xff")
     with pytest.raises(SettingsError, match="not UTF-8"):
         read_prompt(file)
-    file.write_bytes(b"{query}{candidate}" + b"x" * 2**16)
-    with pytest.raises(SettingsError, match="longer than"):
-        read_prompt(file)
+    for too_long in (b"{query}{candidate}" + b"x" * 2**16, b"x" + "\u00e4".encode() * 2**15):
+        file.write_bytes(too_long)
+        with pytest.raises(SettingsError, match="longer than"):
+            read_prompt(file)
     file.write_bytes(b"Same?")
     with pytest.raises(SettingsError, match=r"prompt\.txt.*once each"):
         read_prompt(file)
