@@ -30,21 +30,22 @@ def fuse(ranking: Ranking, scores: PairScores, *, lam: float, scorer: str) -> Ra
         The same hits; the re-ranked ones come first, ties go to the higher similarity and then to the lower id.
     """
     check_lambda(lam)
-    k = len(scores.values)
+    k = len(scores)
+    logits, disagreements = scores.logits, scores.disagreements
     head = []
     for place, hit in enumerate(ranking.hits[:k]):
         value = scores.values[place]
-        logit = None if scores.logits is None else float(scores.logits[place])
         head.append(
             replace(
                 hit,
-                score=_weighted(hit.similarity, float(value), lam),
+                score=fused_score(hit.similarity, float(value), lam),
                 scorer=scorer,
-                probability=float(value) if logit is not None else None,
-                logit=logit,
+                probability=None if logits is None else float(value),
+                logit=None if logits is None else float(logits[place]),
+                disagreement=None if disagreements is None else float(disagreements[place]),
             )
         )
-    tail = [replace(hit, score=_weighted(hit.similarity, 0.0, lam)) for hit in ranking.hits[k:]]
+    tail = [replace(hit, score=fused_score(hit.similarity, 0.0, lam)) for hit in ranking.hits[k:]]
     return renumber(ranking.query, [*in_order(head), *tail])
 
 
@@ -63,5 +64,6 @@ def check_lambda(lam: float) -> None:
         raise SettingsError(f"--lambda {lam}: the weight of the similarity is between 0 and 1")
 
 
-def _weighted(similarity: float, value: float, lam: float) -> float:
+def fused_score(similarity: float, value: float, lam: float) -> float:
+    """Return lambda * similarity + (1 - lambda) * value: rounded once, to float32, and falling in neither."""
     return float(np.float32(lam * float(np.float32(similarity)) + (1.0 - lam) * float(np.float32(value))))
