@@ -1,7 +1,7 @@
 """Ranked hits: the one record that `search` writes and `rerank` reads, and its text forms.
 
 A hit says `schema_version, query, rank, id, path, score, similarity`, and after re-ranking also `scorer`, and
-`probability` and `logit` where that scorer defines them. Numbers are float32 and written with the fewest digits that
+`probability`, `logit` and `disagreement` where that scorer defines them. Numbers are float32 and written with the fewest digits that
 read back as the same float32, so a ranking survives a pipe bit for bit.
 """
 
@@ -35,6 +35,7 @@ class Hit:
     scorer: str | None = None  # set for re-ranked hits
     probability: float | None = None  # of "same", in [0, 1]
     logit: float | None = None  # z_same - z_different
+    disagreement: float | None = None  # of the logits of both orders of the pair
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's fields in their documented order; absent ones are left out."""
@@ -53,6 +54,8 @@ class Hit:
             record["probability"] = _short(self.probability)
         if self.logit is not None:
             record["logit"] = _short(self.logit)
+        if self.disagreement is not None:
+            record["disagreement"] = _short(self.disagreement)
         return record
 
     def to_json(self) -> str:

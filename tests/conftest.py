@@ -25,6 +25,11 @@ def run_imgrank(*arguments: object, **options) -> subprocess.CompletedProcess[by
     return subprocess.run(command, check=False, timeout=300, **options)
 
 
+@pytest.fixture(autouse=True)
+def _no_scores_of_other_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def imgrank() -> Run:
     return run_imgrank

@@ -17,6 +17,9 @@ SHARED = {
     "progress",
     "version",
     "checkpoints",
+    "durations",
+    "hub_cache",
+    "prefetch",
     "pretrained",
 }
 SIBLINGS = {"images", "encode", "bundle", "index", "mllm", "tokens", "local"}
@@ -38,14 +41,14 @@ OWNERS = {  # library -> where it may be imported
     "h5py": {"bundle", "steps.embed", "steps.cache_tokens"},
     "hnswlib": {"index.hnsw"},
     "transformers": {"encode", "mllm", "pretrained"},
-    "huggingface_hub": {"checkpoints", "pretrained"},
+    "huggingface_hub": {"checkpoints", "hub_cache", "pretrained"},
     "cv2": {"local"},
     "PIL": {"images", "report", "training", "steps.demo"},
     "pillow_heif": {"images"},
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},
-    "torch": {"encode", "mllm", "rerank.packing", "devices", "training"},
+    "torch": {"encode", "mllm", "rerank.packing", "devices", "pretrained", "training"},
 }
 
 

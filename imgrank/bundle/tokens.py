@@ -157,6 +157,12 @@ class TokenTable:
                 raise DamagedBundleError(self.path, f"/tokens/{self.name}/columns/{name}", "does not match the offsets")
         return offsets
 
+    @property
+    def checksums(self) -> npt.NDArray[np.uint32]:
+        """Return (n,) uint32, the CRC32 of each image row's tokens."""
+        checksums: npt.NDArray[np.uint32] = self._per_image[0]
+        return checksums
+
     @cached_property
     def _per_image(self) -> tuple[npt.NDArray[Any], ...]:
         return tuple(self.images[name].read() for name in ("crc32", "grid", "tiles", "status"))

@@ -13,6 +13,7 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "cache-tokens": "imgrank.cli.cache_tokens",
     "search": "imgrank.cli.search",
     "rerank": "imgrank.cli.rerank",
+    "models": "imgrank.cli.models",
     "info": "imgrank.cli.info",
     "demo": "imgrank.cli.demo",
 }

@@ -7,11 +7,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from imgrank.errors import ImageError
 from imgrank.results import Ranking
+
+if TYPE_CHECKING:
+    from imgrank.steps.rerank import Work
 
 
 class Console:
@@ -50,6 +54,11 @@ class Console:
             finally:
                 self._write = before
 
+    def scored(self, work: Work, scorer: str) -> None:
+        """Print how many pairs a model looked at, and why not more; the quick scorers are not worth a line."""
+        if work.candidates and (scorer == "mllm" or work.left_out):
+            self.note(scored_text(work))
+
     def done(self, message: str, then: str) -> None:
         """Print the last line of a command: what was made, how long it took, and the next useful command."""
         self.note(f"{message}, {duration(time.monotonic() - self.started)}; next: {then}")
@@ -57,6 +66,22 @@ class Console:
 
 def _advance(bar: object, count: int) -> None:
     bar.update(count)  # type: ignore[attr-defined]
+
+
+def scored_text(work: Work) -> str:
+    """Return what a second stage did: `1 query: 40 of 50 pairs scored in 2.1 s (19.0 a second), 10 known`."""
+    queries = f"{work.queries} {'query' if work.queries == 1 else 'queries'}"
+    text = f"{queries}: {work.scored} of {work.candidates} pairs scored in {duration(work.seconds)}"
+    if work.scored and work.seconds > 0:
+        text += f" ({work.scored / work.seconds:.1f} a second)"
+    if work.known:
+        text += f", {work.known} known from before"
+    if work.left_out:
+        text += f", {work.left_out} not needed or out of time"
+    if work.judged_twice:
+        mean = work.disagreement / work.judged_twice
+        text += f"; the two orders differ by {mean:.2f} in the logit, {work.undecided} pairs change sides"
+    return text
 
 
 def skipped_text(reasons: Mapping[str, int]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast, get_args
 
 import click
 
@@ -16,6 +17,8 @@ from imgrank.config import (
     OutputFormat,
     Pooling,
     ProjectionChoice,
+    ProfileChoice,
+    PromptLayout,
     Prune,
     RerankSettings,
     ScorerName,
@@ -24,6 +27,9 @@ from imgrank.config import (
     TokenSettings,
 )
 from imgrank.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    from imgrank.steps.second_stage import Request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -200,6 +206,41 @@ scorer_options = together(
         type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
         help="Number type of the model.",
     ),
+    click.option(
+        "--prompt-layout",
+        type=click.Choice(get_args(PromptLayout)),
+        help="images-first, as in the paper; instruction-first: all words stand before the candidate, which is faster."
+        "  [default: images-first]",
+    ),
+    click.option(
+        "--answers",
+        metavar="digits|yes-no|FILE",
+        help="What the model may say. FILE has two lines, `same: WORD` and `different: WORD`.  [default: digits]",
+    ),
+    click.option(
+        "--profile",
+        default=RerankSettings.profile,
+        show_default=True,
+        type=click.Choice(get_args(ProfileChoice)),
+        help="Template of a tuned re-ranker; auto knows it by its name.",
+    ),
+    click.option("--symmetric", is_flag=True, help="Ask in both orders and take the mean; twice the work and more."),
+    click.option(
+        "--top-only",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Only the first K hits matter: stop as soon as no other candidate can be among them.",
+    ),
+    click.option(
+        "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
+    ),
+    click.option(
+        "--score-cache",
+        default=None,
+        metavar="PATH|none",
+        help="Where the model's answers are kept, so that no pair is asked about twice.  [default: in the user's cache]",
+    ),
+    click.option("--compile", "compiled", is_flag=True, help="Compile the model first: slow start, faster pairs."),
 )
 
 output_options = together(
@@ -229,11 +270,20 @@ def given_paths(arguments: tuple[bytes, ...], files_from: Any, null: bool) -> It
         raise InputError("no photos given; name files or folders, - for a list on standard input, or --files-from FILE")
     for argument in arguments:
         if argument == b"-":
-            yield from read_path_list(sys.stdin.buffer, nul=null)
+            yield from read_path_list(own_input(), nul=null)
         else:
             yield argument
     if files_from is not None:
         yield from read_path_list(files_from, nul=null)
+
+
+def own_input() -> BinaryIO:
+    """Return standard input behind a buffer of our own.
+
+    The thread that reads it may still wait for a line when the process ends; Python locks and flushes its own
+    `sys.stdin` then, and would abort.
+    """
+    return cast(BinaryIO, io.BufferedReader(io.FileIO(0, closefd=False)))
 
 
 def encoder_settings(
@@ -268,6 +318,35 @@ def token_settings(
     """Return the settings that the options ask for; None when they ask for none."""
     asked = _given(longer_side=longer_side, max_tokens=max_tokens, prune=prune, keep=keep, dtype=token_dtype)
     return TokenSettings(**asked) if asked else None
+
+
+def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, Request, Path | None]:
+    """Return what the options of `scorer_options` and `device_option` ask for: settings, names, and the score cache."""
+    from imgrank.durations import parse_duration
+    from imgrank.steps.second_stage import Request, score_cache_path
+
+    budget = chosen["time_budget"]
+    settings = RerankSettings(
+        top=top,
+        lam=chosen["lam"],
+        scorer=chosen["scorer"],
+        task=chosen["task"],
+        dtype=chosen["dtype"],
+        profile=chosen["profile"],
+        prompt_layout=chosen["prompt_layout"],
+        answers=chosen["answers"],
+        symmetric=chosen["symmetric"],
+        top_only=chosen["top_only"],
+        time_budget=None if budget is None else parse_duration(budget),
+    )
+    request = Request(
+        cache=chosen["cache"],
+        mllm=chosen["mllm"],
+        prompt_file=chosen["prompt_file"],
+        device=chosen["device"],
+        compile=chosen["compiled"],
+    )
+    return settings, request, score_cache_path(chosen["score_cache"])
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -51,18 +51,12 @@ def command(bundle: Path, top: int, **chosen: Any) -> int:
     console = Console(chosen["quiet"])
     output = Output(chosen["form"], chosen["null"])
     photos = open_photos(bundle, DecodeSettings(chosen["max_megapixels"], chosen["workers"]), chosen["root"])
-    reranker = Reranker(
-        photos,
-        RerankSettings(top=top, lam=chosen["lam"], scorer=chosen["scorer"], task=chosen["task"], dtype=chosen["dtype"]),
-        cache=chosen["cache"],
-        mllm=chosen["mllm"],
-        prompt_file=chosen["prompt_file"],
-        device=chosen["device"],
-        reporter=console,
-    )
+    settings, request, score_cache = options.second_stage(top, chosen)
+    reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
     if sys.stdin.isatty():
         console.note("reading hits from the terminal; pipe them in: imgrank search ... | imgrank rerank ...")
-    rankings = read_rankings(sys.stdin.buffer)
+    rankings = read_rankings(options.own_input())
     for ranking in rerank_rankings(rankings, reranker, queries_root=chosen["queries_root"]):
         output.write(ranking)
+    console.scored(reranker.work, reranker.stage.scorer.name)
     return options.NOTHING_FOUND if chosen["exit_status"] and output.hits == 0 else 0

@@ -62,6 +62,8 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     from imgrank.steps.rerank import Reranker
     from imgrank.steps.search import Searcher, open_photos
 
+    if top is None and (chosen["top_only"] or chosen["time_budget"] or chosen["symmetric"]):
+        raise click.UsageError("--top-only, --time-budget and --symmetric are for re-ranking: give --rerank K")
     console = Console(chosen["quiet"])
     output = Output(chosen["form"], chosen["null"])
     paths = options.given_paths(queries, chosen["files_from"], chosen["null"])
@@ -71,18 +73,8 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     photos = open_photos(bundle, DecodeSettings(chosen["max_megapixels"], chosen["workers"]), chosen["root"])
     reranker = None
     if top is not None:
-        settings = RerankSettings(
-            top=top, lam=chosen["lam"], scorer=chosen["scorer"], task=chosen["task"], dtype=chosen["dtype"]
-        )
-        reranker = Reranker(
-            photos,
-            settings,
-            cache=chosen["cache"],
-            mllm=chosen["mllm"],
-            prompt_file=chosen["prompt_file"],
-            device=chosen["device"],
-            reporter=console,
-        )
+        settings, request, score_cache = options.second_stage(top, chosen)
+        reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
     searcher = Searcher(
         photos,
         SearchSettings(top_k, chosen["ef"], chosen["exact"]),
@@ -91,17 +83,17 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
         device=chosen["device"],
     )
     answered = skipped = 0
-    for query in found:
-        try:
-            ranking = searcher.search(query)
-        except ImageError as error:
+    for ranking in searcher.search_all(found):
+        if isinstance(ranking, ImageError):
             if chosen["strict"]:
-                raise
+                raise ranking
             skipped += 1
-            console.skipped(error)
+            console.skipped(ranking)
             continue
         answered += 1
         output.write(ranking)
+    if reranker is not None:
+        console.scored(reranker.work, reranker.stage.scorer.name)
     if skipped and not answered:
         raise InputError("no query photo could be read")
     if chosen["exit_status"] and output.hits == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,21 +13,58 @@ from imgrank.errors import ImgrankError
 
 @dataclass(frozen=True, eq=False)
 class PairScores:
-    """Scores of one query against k candidates, in the order the candidates were given."""
+    """Scores of one query against k candidates, in the order the candidates were given.
 
-    values: Floats  # (k,) in [0, 1]: what is fused with the similarity
-    logits: Floats | None = None  # (k,) z_same - z_different, where the scorer has one; values are their sigmoid
+    Attributes:
+        values: (k,) float32 in [0, 1], what is fused with the similarity.
+        ways: (w, k) float32 logit differences z_same - z_different, one row for each way a pair was asked about, where
+            the scorer has them; values are then the sigmoid of their mean.
+    """
+
+    values: Floats
+    ways: Floats | None = None
 
     @classmethod
-    def of_logits(cls, logits: Floats) -> PairScores:
-        """Return probabilities for logit differences.
+    def of_logits(cls, ways: Floats) -> PairScores:
+        """Return probabilities for logit differences, (w, k) or, of one way, (k,).
 
         Raises:
             ImgrankError: a logit is NaN or infinite.
         """
-        logits = np.asarray(logits, dtype=np.float32)
-        if not np.isfinite(logits).all():
+        ways = np.atleast_2d(np.asarray(ways, dtype=np.float32))
+        if not np.isfinite(ways).all():
             raise ImgrankError("the model answered with NaN or infinity; run it again with --dtype float32")
         # float64: float32 exp would already round 1 + exp(-17) to 1.
-        probabilities = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
-        return cls(probabilities.astype(np.float32), logits)
+        probabilities = 1.0 / (1.0 + np.exp(-ways.mean(axis=0, dtype=np.float64)))
+        return cls(probabilities.astype(np.float32), ways)
+
+    @property
+    def logits(self) -> Floats | None:
+        """(k,) float32, the mean logit difference of each pair; None where the scorer has none."""
+        return None if self.ways is None else self.ways.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    @property
+    def disagreements(self) -> Floats | None:
+        """(k,) float32, how far the two orders of a pair are apart; None where only one was asked about."""
+        return None if self.ways is None or len(self.ways) < 2 else np.ptp(self.ways, axis=0)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def each(self) -> Iterator[PairScores]:
+        """Yield the scores of the candidates one by one."""
+        for place in range(len(self)):
+            here = slice(place, place + 1)
+            yield PairScores(self.values[here], None if self.ways is None else self.ways[:, here])
+
+    @classmethod
+    def joined(cls, parts: Iterable[PairScores]) -> PairScores:
+        """Join scores of one scorer; without any there are none."""
+        parts = list(parts)
+        if not parts:
+            return cls(np.zeros(0, dtype=np.float32))
+        ways = [part.ways for part in parts if part.ways is not None]
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate(ways, axis=1) if len(ways) == len(parts) else None,
+        )

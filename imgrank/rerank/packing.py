@@ -13,14 +13,27 @@ import numpy as np
 import torch
 
 from imgrank.arrays import Floats
-from imgrank.devices import is_out_of_memory
+from imgrank.devices import free_memory, is_out_of_memory
 from imgrank.errors import ImgrankError, InputError, MissingDeviceError, SettingsError
 from imgrank.mllm.answers import Answers
 from imgrank.mllm.base import Prefix, Segment, VisionLanguageModel, VisualTokens
 from imgrank.mllm.prompts import Prompt, render
 from imgrank.mllm.segments import follow
 
-CHUNK_TOKENS = {"cpu": 1024, "cuda": 8192, "mps": 2048}
+# On a CPU longer chunks gain nothing: 1,024 rows keep its cores busy, and their activations still fit its caches.
+_CPU_CHUNK_TOKENS = 1024
+_FEWEST_TOKENS, _MOST_TOKENS = 512, 32768
+_SHARE_OF_MEMORY = 0.4  # of what is free; the rest is for the prefix, the vision tower and fragments
+
+
+def default_chunk_tokens(model: VisionLanguageModel) -> int:
+    """Return how many tokens are packed into one forward pass on the model's device, by its free memory."""
+    if model.device == "cpu":
+        return _CPU_CHUNK_TOKENS
+    free = free_memory(model.device)
+    if free is None:
+        return _FEWEST_TOKENS
+    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, int(free * _SHARE_OF_MEMORY) // model.row_bytes))
 
 
 class PairScorer:
@@ -33,8 +46,8 @@ class PairScorer:
         model: from `imgrank.mllm.registry.load_mllm`.
         prompt: from `imgrank.mllm.prompts`.
         answers: the two words compared.
-        chunk_tokens: tokens packed into one forward pass; None takes the device's default. It is halved, for good,
-            whenever the device runs out of memory.
+        chunk_tokens: tokens packed into one forward pass; None chooses by the device's free memory. It is halved, for
+            good, whenever the device runs out of memory.
 
     Raises:
         SettingsError: the prompt or the answers do not suit the model, or `chunk_tokens` is below 1.
@@ -50,14 +63,17 @@ class PairScorer:
     ) -> None:
         if chunk_tokens is not None and chunk_tokens < 1:
             raise SettingsError(f"a chunk must hold at least 1 token, not {chunk_tokens}")
-        rendered = render(prompt, answers or Answers(), model)
-        self._model = model
-        self._answer_ids = rendered.answer_ids
-        self._query_first = rendered.query_first
-        self._before = model.text_segment(rendered.before)
-        self._between = model.text_segment(rendered.between)
-        self._after = model.text_segment(rendered.after)
-        self.chunk_tokens = chunk_tokens or CHUNK_TOKENS[model.device.split(":")[0]]
+        self.rendered = render(prompt, answers or Answers(), model)
+        self.model = model
+        self.text = tuple(
+            model.text_segment(ids) for ids in (self.rendered.before, self.rendered.between, self.rendered.after)
+        )
+        self.chunk_tokens = chunk_tokens or default_chunk_tokens(model)
+
+    @property
+    def ways(self) -> tuple[PairScorer, ...]:
+        """The ways in which a pair is asked about: this one."""
+        return (self,)
 
     def score(self, query: VisualTokens, candidates: Iterable[VisualTokens]) -> Floats:
         """Return the (n,) float32 logit differences z_positive - z_negative, in the order of the candidates.
@@ -67,41 +83,34 @@ class PairScorer:
             ImgrankError: the model gave logits that are NaN or infinite.
             MissingDeviceError: not even one candidate fits into the device's memory.
         """
-        return np.concatenate([np.zeros(0, dtype=np.float32), *self.score_chunks(query, candidates)])
+        chunks = self.about(query).chunks(candidates)
+        return np.concatenate([np.zeros(0, dtype=np.float32), *chunks])
 
-    def score_chunks(self, query: VisualTokens, candidates: Iterable[VisualTokens]) -> Iterator[Floats]:
-        """Yield the logit differences chunk by chunk, reading candidates only as they are needed.
+    def about(self, query: VisualTokens) -> QueryPairs:
+        """Get ready to score candidates of one query, in as many calls as one likes.
 
-        A caller that has seen enough can stop. Raises as `score`.
+        Raises:
+            InputError: visual tokens of another model, or an image without tokens.
+            MissingDeviceError: the prompt up to the candidate does not fit into the device's memory.
         """
         self._check(query, "the query")
-        query_image = self._model.image_segment(query)
-        shared = [self._before, query_image, self._between] if self._query_first else [self._before]
-        tail = [self._after] if self._query_first else [self._between, query_image, self._after]
-        prefix: Prefix | None = None
-        waiting: list[Segment] = []
-        tokens = 0
-        for number, candidate in enumerate(candidates):
-            self._check(candidate, f"candidate {number + 1}")
-            suffix = follow([self._model.image_segment(candidate), *tail])
-            if waiting and tokens + len(suffix) > self.chunk_tokens:
-                prefix = prefix or self._prefill(shared)
-                yield from self._run(prefix, waiting)
-                waiting, tokens = [], 0
-            waiting.append(suffix)
-            tokens += len(suffix)
-        if waiting:
-            yield from self._run(prefix or self._prefill(shared), waiting)
+        return QueryPairs(self, self.model.image_segment(query))
 
-    def _prefill(self, shared: list[Segment]) -> Prefix:
+    def candidate_segment(self, tokens: VisualTokens, number: int) -> Segment:
+        """Return a candidate as the language model receives it; `number` names it in errors."""
+        self._check(tokens, f"candidate {number}")
+        return self.model.image_segment(tokens)
+
+    def prefill(self, shared: list[Segment]) -> Prefix:
+        """Run what all pairs of a query share."""
         try:
-            return self._model.prefill(follow(shared))
+            return self.model.prefill(follow(shared))
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise self._too_small() from error
             raise
 
-    def _run(self, prefix: Prefix, suffixes: list[Segment]) -> Iterator[Floats]:
+    def score_suffixes(self, prefix: Prefix, suffixes: list[Segment]) -> Iterator[Floats]:
         """Score one chunk, in two halves where the device is too small for it."""
         try:
             differences = self._differences(prefix, suffixes)
@@ -114,36 +123,109 @@ class PairScorer:
             yield differences
             return
         # Outside the handler: the exception's traceback would keep the failed pass's tensors alive.
-        if self._model.device.startswith("cuda"):
+        if self.model.device.startswith("cuda"):
             torch.cuda.empty_cache()
         self.chunk_tokens = max(1, min(self.chunk_tokens, sum(map(len, suffixes))) // 2)
         half = len(suffixes) // 2
-        yield from self._run(prefix, suffixes[:half])
-        yield from self._run(prefix, suffixes[half:])
+        yield from self.score_suffixes(prefix, suffixes[:half])
+        yield from self.score_suffixes(prefix, suffixes[half:])
 
     def _differences(self, prefix: Prefix, suffixes: list[Segment]) -> Floats:
-        hidden = self._model.last_hidden(prefix, suffixes)
-        logits = self._model.answer_logits(hidden, self._answer_ids).cpu().numpy()  # (n, 2) float32
+        hidden = self.model.last_hidden(prefix, suffixes)
+        logits = self.model.answer_logits(hidden, self.rendered.answer_ids).cpu().numpy()  # (n, 2) float32
         differences: Floats = logits[:, 1] - logits[:, 0]
         if not np.isfinite(differences).all():
-            dtype = self._model.dtype
+            dtype = self.model.dtype
             advice = "the visual tokens or the weights are damaged" if dtype == "float32" else "try --dtype float32"
-            raise ImgrankError(f"{self._model.name} gave logits that are not numbers in {dtype}; {advice}")
+            raise ImgrankError(f"{self.model.name} gave logits that are not numbers in {dtype}; {advice}")
         return differences
 
     def _too_small(self) -> MissingDeviceError:
         return MissingDeviceError(
-            self._model.device,
-            f"too little memory to score one candidate with {self._model.name}; "
+            self.model.device,
+            f"too little memory to score one candidate with {self.model.name}; "
             "keep fewer visual tokens, take a smaller model, or use --device cpu",
         )
 
     def _check(self, tokens: VisualTokens, what: str) -> None:
-        expected = (self._model.levels, self._model.hidden)
+        expected = (self.model.levels, self.model.hidden)
         if tokens.vectors.shape[1:] != expected:
             raise InputError(
                 f"{what} has visual tokens of {tokens.vectors.shape[1:]} (levels, hidden), "
-                f"{self._model.name} needs {expected}: they are another model's"
+                f"{self.model.name} needs {expected}: they are another model's"
             )
         if len(tokens) == 0:
             raise InputError(f"{what} has no visual tokens")
+
+
+class QueryPairs:
+    """The pairs of one query; what they share has been run."""
+
+    def __init__(self, scorer: PairScorer, image: Segment) -> None:
+        self._scorer = scorer
+        before, between, after = scorer.text
+        query_first = scorer.rendered.query_first
+        self._prefix = scorer.prefill([before, image, between] if query_first else [before])
+        self._tail = [after] if query_first else [between, image, after]
+
+    def chunks(self, candidates: Iterable[VisualTokens]) -> Iterator[Floats]:
+        """Yield the logit differences chunk by chunk, reading candidates only as they are needed.
+
+        A caller that has seen enough can stop. Raises as `PairScorer.score`.
+        """
+        chunk: list[Segment] = []
+        rows = 0
+        for number, candidate in enumerate(candidates, 1):
+            suffix = follow([self._scorer.candidate_segment(candidate, number), *self._tail])
+            if chunk and rows + len(suffix) > self._scorer.chunk_tokens:
+                yield from self._scorer.score_suffixes(self._prefix, chunk)
+                chunk, rows = [], 0
+            chunk.append(suffix)
+            rows += len(suffix)
+        if chunk:
+            yield from self._scorer.score_suffixes(self._prefix, chunk)
+
+
+class SymmetricPairScorer:
+    """Asks about each pair twice, the second time with the roles of query and candidate exchanged.
+
+    The mean of the two logit differences does not depend on which photo is called the query; their distance tells how
+    far the model's answer does.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        prompt: Prompt,
+        answers: Answers | None = None,
+        *,
+        chunk_tokens: int | None = None,
+    ) -> None:
+        self.ways = tuple(
+            PairScorer(model, way, answers, chunk_tokens=chunk_tokens) for way in (prompt, prompt.swapped())
+        )
+
+    def about(self, query: VisualTokens) -> SymmetricQueryPairs:
+        """Get ready to score candidates of one query; see `PairScorer.about`."""
+        return SymmetricQueryPairs(*(way.about(query) for way in self.ways))
+
+
+class SymmetricQueryPairs:
+    """The pairs of one query, both ways."""
+
+    def __init__(self, forward: QueryPairs, backward: QueryPairs) -> None:
+        self._forward, self._backward = forward, backward
+
+    def chunks(self, candidates: Iterable[VisualTokens]) -> Iterator[Floats]:
+        """Yield (2, n) logit differences, as asked and the other way round, chunk by chunk."""
+        waiting: list[VisualTokens] = []  # scored one way, not yet the other
+
+        def remembered() -> Iterator[VisualTokens]:
+            for candidate in candidates:
+                waiting.append(candidate)
+                yield candidate
+
+        for one in self._forward.chunks(remembered()):
+            these, waiting[: len(one)] = waiting[: len(one)], []
+            other = np.concatenate(list(self._backward.chunks(these)))
+            yield np.stack([one, other])

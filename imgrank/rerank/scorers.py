@@ -1,8 +1,8 @@
-"""The scorers by name: each compares the features of a query with those of k candidates."""
+"""The scorers by name: each compares the features of a query with those of candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -12,20 +12,25 @@ from imgrank.rerank.base import PairScores
 if TYPE_CHECKING:
     from imgrank.local.features import LocalFeatures
     from imgrank.mllm.base import VisualTokens
-    from imgrank.rerank.packing import PairScorer
+    from imgrank.rerank.packing import PairScorer, SymmetricPairScorer
 
 F = TypeVar("F", contravariant=True)
+T = TypeVar("T")
+
+# Scores candidates of one query, some at a time, in their order, reading them as they are needed. It may be called more
+# than once; what the candidates of a query share is computed once.
+Scoring = Callable[[Iterable[T]], Iterator[PairScores]]
 
 
 class Scorer(Protocol[F]):
-    """Scores pairs; `name` is what the records carry."""
+    """Scores pairs; none depends on the others. `name` is what the records carry."""
 
     @property
     def name(self) -> str:
         """Name of the scorer."""
 
-    def score(self, query: F, candidates: Sequence[F]) -> PairScores:
-        """Return the scores of the candidates in their order; none depends on the others."""
+    def about(self, query: F) -> Scoring[F]:
+        """Get ready to score candidates of one query."""
 
 
 class GeometricScorer:
@@ -33,11 +38,14 @@ class GeometricScorer:
 
     name = "geometric"
 
-    def score(self, query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> PairScores:
-        """Return the scores of `imgrank.local.geometry.match_score`."""
+    def about(self, query: LocalFeatures) -> Scoring[LocalFeatures]:
+        """Score by `imgrank.local.geometry.match_score`."""
         from imgrank.local.geometry import match_score
 
-        return PairScores(match_score(query, candidates).scores)
+        def score(candidates: Iterable[LocalFeatures]) -> Iterator[PairScores]:
+            yield PairScores(match_score(query, list(candidates)).scores)
+
+        return score
 
 
 class LocalMaxSimScorer:
@@ -45,11 +53,15 @@ class LocalMaxSimScorer:
 
     name = "maxsim"
 
-    def score(self, query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> PairScores:
-        """Return the symmetric mean of best cosines."""
+    def about(self, query: LocalFeatures) -> Scoring[LocalFeatures]:
+        """Score by the symmetric mean of best cosines."""
         from imgrank.rerank.maxsim import maxsim
 
-        return PairScores(np.clip(maxsim(query.vectors(), [c.vectors() for c in candidates]), 0.0, 1.0))
+        def score(candidates: Iterable[LocalFeatures]) -> Iterator[PairScores]:
+            scores = maxsim(query.vectors(), [candidate.vectors() for candidate in candidates])
+            yield PairScores(np.clip(scores, 0.0, 1.0))
+
+        return score
 
 
 class VisualMaxSimScorer:
@@ -57,12 +69,17 @@ class VisualMaxSimScorer:
 
     name = "maxsim"
 
-    def score(self, query: VisualTokens, candidates: Sequence[VisualTokens]) -> PairScores:
-        """Return the symmetric mean of best cosines of what the language model would receive (level 0)."""
+    def about(self, query: VisualTokens) -> Scoring[VisualTokens]:
+        """Score by the symmetric mean of best cosines of what the language model would receive (level 0)."""
         from imgrank.rerank.maxsim import maxsim
 
-        vectors = [candidate.vectors[:, 0].astype(np.float32) for candidate in candidates]
-        return PairScores(np.clip(maxsim(query.vectors[:, 0].astype(np.float32), vectors), 0.0, 1.0))
+        own = query.vectors[:, 0].astype(np.float32)
+
+        def score(candidates: Iterable[VisualTokens]) -> Iterator[PairScores]:
+            vectors = [candidate.vectors[:, 0].astype(np.float32) for candidate in candidates]
+            yield PairScores(np.clip(maxsim(own, vectors), 0.0, 1.0))
+
+        return score
 
 
 class MllmScorer:
@@ -70,9 +87,10 @@ class MllmScorer:
 
     name = "mllm"
 
-    def __init__(self, pairs: PairScorer) -> None:
+    def __init__(self, pairs: PairScorer | SymmetricPairScorer) -> None:
         self._pairs = pairs
 
-    def score(self, query: VisualTokens, candidates: Sequence[VisualTokens]) -> PairScores:
-        """Return probabilities and logit differences; a candidate without visual tokens cannot be scored."""
-        return PairScores.of_logits(self._pairs.score(query, candidates))
+    def about(self, query: VisualTokens) -> Scoring[VisualTokens]:
+        """Score by probability; a candidate without visual tokens cannot be scored."""
+        pairs = self._pairs.about(query)
+        return lambda candidates: map(PairScores.of_logits, pairs.chunks(candidates))

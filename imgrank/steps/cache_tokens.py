@@ -26,7 +26,7 @@ from imgrank.images.scan import display
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import OK, STATUS_NAMES
 from imgrank.steps.embed import create_local_cache, local_tokens
-from imgrank.steps.features import LocalSource, VisualSource
+from imgrank.steps.features import LocalSource, VisualSource, default_token_settings
 
 PART = 16  # rows of one commit
 
@@ -102,7 +102,7 @@ def cache_tokens(
         summary = CacheSummary(name, known=known)
         if mllm is not None and settings is None and stored is not None:
             settings = TokenSettings.from_json(stored.settings)
-        plan = _plan(mllm, settings or TokenSettings(), device, dtype)
+        plan = _plan(mllm, settings, device, dtype)
         if stored is not None:
             _check_same(bundle, name, stored, plan.provenance)
             if known == len(paths):
@@ -156,7 +156,7 @@ def _cache_name(cache: str | None, mllm: str | None, settings: TokenSettings | N
     return name
 
 
-def _plan(mllm: str | None, settings: TokenSettings, device: str, dtype: str) -> _Plan:
+def _plan(mllm: str | None, settings: TokenSettings | None, device: str, dtype: str) -> _Plan:
     if mllm is None:
         local = LocalSource()
 
@@ -170,6 +170,7 @@ def _plan(mllm: str | None, settings: TokenSettings, device: str, dtype: str) ->
 
     name = str(Path(mllm).resolve()) if Path(mllm).is_dir() else mllm
     model = load_mllm(name, device=device, dtype=dtype)
+    settings = settings or default_token_settings(model)
     visual = VisualSource(model, settings)
     provenance = Provenance(name, model.revision, settings.to_json())
 

@@ -63,9 +63,9 @@ def run_demo(folder: Path, reporter: Reporter = SILENT) -> DemoResult:
     photos = open_photos(bundle)
     with photos.bundle:
         searcher = Searcher(photos, settings)
-        shortlists = list(searcher.search_all(queries))
+        shortlists = [searcher.search(query) for query in queries]
         searcher.reranker = Reranker(photos, RerankSettings(top=50), reporter=reporter)
-        rankings = list(searcher.search_all(queries))
+        rankings = [searcher.search(query) for query in queries]
     picture = folder / "results.png"
     positives = _positives(files)
     _draw(rankings, positives).save(picture)

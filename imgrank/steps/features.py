@@ -6,6 +6,7 @@ from its file with the settings that caching would use, so caching changes the t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -76,6 +77,17 @@ class LocalSource:
 def local_provenance(settings: LocalSettings) -> Provenance:
     """Return the provenance of a cache of local features: the same whichever command made it."""
     return Provenance("builtin-local", str(settings.version), settings.to_json())
+
+
+def default_token_settings(model: VisionLanguageModel) -> TokenSettings:
+    """Return how photos become visual tokens where the user does not say: a tuned model sees no more than in training."""
+    from imgrank.mllm.profiles import profile_of
+
+    settings = TokenSettings()
+    profile = profile_of(model.name, {"model_type": model.family})
+    if profile is None:
+        return settings
+    return replace(settings, max_tokens=min(settings.max_tokens, profile.max_image_tokens))
 
 
 class VisualSource:

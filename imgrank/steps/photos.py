@@ -6,6 +6,7 @@ import os
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from imgrank.arrays import Ids, Pixels
 from imgrank.bundle.file import Bundle
@@ -33,6 +34,12 @@ class BundlePhotos:
     def ids(self) -> Ids:
         """Return (n,) int64 ids by row."""
         return self.bundle.images.ids()
+
+    @cached_property
+    def digests(self) -> npt.NDArray[np.uint8]:
+        """Return (n, 16) uint8, the digest of each photo's content."""
+        digests: npt.NDArray[np.uint8] = self.bundle.images.columns["digest"].read()
+        return digests
 
     def path(self, row: int) -> bytes:
         """Return a path that opens from the working directory."""

@@ -1,29 +1,65 @@
 """`rerank`: rankings in, the same hits in a better order out.
 
-Chooses the scorer and where the features of its candidates come from, and says so once.
+Scores the head of each ranking, no further than is needed, and keeps what the model said.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imgrank.bundle import layout
-from imgrank.bundle.file import Bundle
-from imgrank.bundle.tokens import TokenTable
-from imgrank.config import RerankSettings, TokenSettings
-from imgrank.errors import InputError, MismatchError, SettingsError
-from imgrank.images.decode import decode
+import numpy as np
+import numpy.typing as npt
+
+from imgrank.config import RerankSettings
+from imgrank.errors import InputError
+from imgrank.images.decode import read_photo
+from imgrank.prefetch import prefetch
 from imgrank.progress import SILENT, Reporter
-from imgrank.records import OK
+from imgrank.records import DIGEST_SIZE, OK
+from imgrank.rerank.base import PairScores
+from imgrank.rerank.depth import Depth
 from imgrank.rerank.fuse import check_lambda, fuse
-from imgrank.rerank.scorers import Scorer
+from imgrank.rerank.score_cache import ScoreCache
 from imgrank.results import Hit, Ranking
-from imgrank.steps.features import FeatureSource, LocalSource, VisualSource
+from imgrank.steps.features import LocalSource
 from imgrank.steps.photos import BundlePhotos
+from imgrank.steps.second_stage import Request, SecondStage, choose
+
+_AHEAD = 32  # candidates read and decoded while the scorer works
+
+
+@dataclass
+class Work:
+    """What a second stage has done so far."""
+
+    queries: int = 0
+    candidates: int = 0  # in the heads of all rankings
+    scored: int = 0
+    known: int = 0  # from the score cache
+    seconds: float = 0.0
+    judged_twice: int = 0  # pairs that were asked about in both orders
+    disagreement: float = 0.0  # sum over them of how far the two logits are apart
+    undecided: int = 0  # those of them whose two answers differ
+
+    @property
+    def left_out(self) -> int:
+        """Candidates that were not worth a look, or for which there was no time."""
+        return self.candidates - self.scored - self.known
+
+
+@dataclass(frozen=True, eq=False)
+class QueryPhoto:
+    """A query, read and ready; its features are computed when the first pair is scored."""
+
+    digest: bytes
+    pixels: Any  # Pixels, or None where the features are at hand
+    features: object | None = None
 
 
 class Reranker:
@@ -32,10 +68,8 @@ class Reranker:
     Args:
         photos: of the bundle.
         settings: how many candidates, which scorer, which weight.
-        cache: name of the token cache; None takes the one that suits.
-        mllm: model id or folder; None takes the one whose tokens are cached.
-        prompt_file: a prompt instead of the built-in one of the task.
-        device: for a model.
+        request: model, cache, prompt and device.
+        score_cache: where logits are kept between runs; None keeps none.
         reporter: told once what re-ranks, and what would make it faster.
 
     Raises:
@@ -47,153 +81,158 @@ class Reranker:
         self,
         photos: BundlePhotos,
         settings: RerankSettings,
+        request: Request | None = None,
         *,
-        cache: str | None = None,
-        mllm: str | None = None,
-        prompt_file: Path | None = None,
-        device: str = "auto",
+        score_cache: Path | None = None,
         reporter: Reporter = SILENT,
     ) -> None:
         check_lambda(settings.lam)
         self.photos, self.settings, self._reporter = photos, settings, reporter
         self._statuses = photos.bundle.images.statuses()
         self._told_uncached = False
-        self.table = _choose_cache(photos.bundle, settings, cache, mllm)
-        self.source: FeatureSource[Any]
-        self.scorer: Scorer[Any]
-        visual = mllm is not None or (self.table is not None and self.table.kind == "mllm")
-        if visual and settings.scorer != "geometric":
-            self.source, self.scorer = self._visual(mllm, prompt_file, device)
-        else:
-            self.source, self.scorer = self._local()
+        self.work = Work()
+        self.stage: SecondStage = choose(photos.bundle, settings, request or Request(), reporter)
+        self._kept: ScoreCache | None = None
+        if score_cache is not None and self.stage.fingerprints:
+            self._kept = ScoreCache(score_cache, on_trouble=reporter.note)
 
     @property
     def uses_local_features(self) -> bool:
         """Return whether local features of the query that are at hand are what the scorer wants."""
-        return isinstance(self.source, LocalSource)
+        return isinstance(self.stage.source, LocalSource)
 
-    def _local(self) -> tuple[FeatureSource[Any], Scorer[Any]]:
-        from imgrank.rerank.scorers import GeometricScorer, LocalMaxSimScorer
-
-        bundle = self.photos.bundle
-        if self.settings.scorer == "mllm":
-            raise SettingsError(
-                f"--scorer mllm needs a model: give --mllm, or run `imgrank cache-tokens {bundle.path} --mllm MODEL`"
-            )
-        if self.settings.scorer == "auto":
-            self._reporter.note(
-                "re-ranking by geometric matches of the built-in local features; for a multimodal language model: "
-                f"imgrank cache-tokens {bundle.path} --mllm MODEL"
-            )
-        source = LocalSource()
-        held, here = self.table.provenance if self.table is not None else source.provenance, source.provenance
-        if (held.model_revision, held.settings) != (here.model_revision, here.settings):
-            raise MismatchError(
-                bundle.path,
-                f"{layout.LOCAL_CACHE!r} holds local features of version {held.model_revision} ({held.settings}); "
-                f"this imgrank compares version {here.model_revision} ({here.settings}); make them again: "
-                f"imgrank cache-tokens {bundle.path} --overwrite",
-            )
-        return source, LocalMaxSimScorer() if self.settings.scorer == "maxsim" else GeometricScorer()
-
-    def _visual(self, mllm: str | None, prompt_file: Path | None, device: str) -> tuple[VisualSource, Scorer[Any]]:
-        from imgrank.mllm.prompts import prompt_for, read_prompt
-        from imgrank.mllm.registry import load_mllm
-        from imgrank.rerank.packing import PairScorer
-        from imgrank.rerank.scorers import MllmScorer, VisualMaxSimScorer
-
-        table = self.table
-        name = mllm if mllm is not None else table.provenance.model if table is not None else ""
-        prompt = prompt_for(self.settings.task) if prompt_file is None else read_prompt(prompt_file)
-        model = load_mllm(name, device=device, dtype=self.settings.dtype)
-        if table is not None and table.provenance.model_revision != model.revision:
-            raise MismatchError(
-                self.photos.bundle.path,
-                f"cache {table.name!r} holds tokens of {table.provenance.model} ({table.provenance.model_revision}), "
-                f"not of {name} ({model.revision}); cache its tokens under another name: "
-                f"imgrank cache-tokens {self.photos.bundle.path} --mllm {name} --cache NAME",
-            )
-        settings = TokenSettings() if table is None else TokenSettings.from_json(table.provenance.settings)
-        source = VisualSource(model, settings)
-        if self.settings.scorer == "maxsim":
-            return source, VisualMaxSimScorer()
-        return source, MllmScorer(PairScorer(model, prompt))
-
-    def query_features(self, path: bytes) -> object:
-        """Compute the features of a query photo.
+    def prepare(self, path: bytes) -> QueryPhoto:
+        """Read a query photo.
 
         Raises:
             ImageError: it cannot be decoded.
         """
-        return self.source.of_query(decode(path, self.photos.settings, longer_side=self.source.longer_side).pixels)
+        loaded = read_photo(path, self.photos.settings, self.stage.source.longer_side)
+        if loaded.photo is None:
+            assert loaded.error is not None  # one or the other
+            raise loaded.error
+        return QueryPhoto(loaded.record.digest, loaded.photo.pixels)
 
-    def rerank(self, ranking: Ranking, rows: list[int], features: object | None = None) -> Ranking:
+    def rerank(self, ranking: Ranking, rows: Sequence[int], query: QueryPhoto) -> Ranking:
         """Re-order the head of a ranking.
 
         Args:
             ranking: hits in shortlist order.
             rows: the bundle row of each hit of the head, at least `settings.top` of them where there are.
-            features: of the query, when they are at hand.
+            query: from `prepare`, or with features.
+
+        Returns:
+            The same hits; with `settings.top_only`, only the first so many.
 
         Raises:
-            ImageError: the query cannot be decoded.
             InputError: a candidate has neither tokens nor a photo.
         """
-        head = rows[: self.settings.top]
-        if not head:
-            return ranking
-        query = self.query_features(ranking.query) if features is None else features
-        scores = self.scorer.score(query, self._candidates(head))
-        return fuse(ranking, scores, lam=self.settings.lam, scorer=self.scorer.name)
+        settings = self.settings
+        head = np.asarray(rows[: settings.top], dtype=np.int64)
+        depth = Depth(
+            [hit.similarity for hit in ranking.hits[: len(head)]],
+            lam=settings.lam,
+            top_only=settings.top_only,
+            budget=settings.time_budget,
+        )
+        scores = self._score(head, query, depth)
+        # Those that were scored first, each part in shortlist order: what `fuse` wants.
+        order = np.argsort(~depth.scored, kind="stable")
+        hits = [ranking.hits[place] for place in order] + list(ranking.hits[len(head) :])
+        fused = fuse(Ranking(ranking.query, tuple(hits)), scores, lam=settings.lam, scorer=self.stage.scorer.name)
+        return replace(fused, hits=fused.hits[: settings.top_only])
 
-    def _candidates(self, rows: list[int]) -> list[Any]:
-        cached = len(self.table) if self.table is not None else 0
-        stored = {}
-        if self.table is not None:
-            inside = [row for row in rows if row < cached]
-            for row, tokens in zip(inside, self.table.read(inside), strict=True):
-                if tokens.status == OK:
-                    stored[row] = tokens
-        missing = [row for row in rows if row not in stored]
-        if missing and not self._told_uncached:
+    def _score(self, head: npt.NDArray[np.int64], query: QueryPhoto, depth: Depth) -> PairScores:
+        """Score the candidates that are worth it; returns the scores of `depth.scored`, in shortlist order."""
+        work, stage = self.work, self.stage
+        started = time.monotonic()
+        keys = self._keys(head)
+        found: list[PairScores | None] = [None] * len(head)
+        for place, scores in self._known(query.digest, keys):
+            found[place] = scores
+            depth.know([place], scores.values)
+        known = int(depth.scored.sum())
+        scoring = None
+        while depth.limit() != 0 and len(depth.waiting):
+            if scoring is None:
+                features = stage.source.of_query(query.pixels) if query.features is None else query.features
+                scoring = stage.scorer.about(features)
+            # Asked again, so that the time the query itself took is not taken for that of a pair.
+            rest = places = depth.waiting[: depth.limit()]
+            for part in scoring(prefetch(self._candidates(head[places]), _AHEAD)):
+                these, rest = rest[: len(part)], rest[len(part) :]
+                depth.add(part.values)
+                self._keep(query.digest, [keys[place] for place in these], part)
+                for place, scores in zip(these.tolist(), part.each(), strict=True):
+                    found[place] = scores
+                if depth.limit() == 0:
+                    break
+        work.queries += 1
+        work.candidates += len(head)
+        work.known += known
+        work.scored += int(depth.scored.sum()) - known
+        work.seconds += time.monotonic() - started
+        scores = PairScores.joined([part for part in found if part is not None])
+        if scores.disagreements is not None and scores.ways is not None:
+            work.judged_twice += len(scores)
+            work.disagreement += float(scores.disagreements.sum())
+            work.undecided += int(np.count_nonzero((scores.ways > 0).any(axis=0) & (scores.ways <= 0).any(axis=0)))
+        return scores
+
+    def _candidates(self, rows: npt.NDArray[np.int64]) -> Iterator[Any]:
+        """Yield the features of rows: from the cache, or computed from the photo."""
+        table, source = self.stage.table, self.stage.source
+        cached = len(table) if table is not None else 0
+        for start in range(0, len(rows), _AHEAD):
+            some = rows[start : start + _AHEAD].tolist()
+            stored = {}
+            if table is not None:
+                inside = [row for row in some if row < cached]
+                for row, tokens in zip(inside, table.read(inside), strict=True):
+                    if tokens.status == OK:
+                        stored[row] = tokens
+            if len(stored) < len(some):
+                self._tell_uncached(len(some) - len(stored), len(some))
+            for row in some:
+                if row in stored:
+                    yield source.of_tokens(stored[row])
+                else:
+                    yield source.of_candidate(self.photos.pixels(row, source.longer_side))
+
+    def _tell_uncached(self, missing: int, count: int) -> None:
+        if not self._told_uncached:
             self._told_uncached = True
             self._reporter.note(
-                f"{len(missing)} of {len(rows)} candidates have no cached tokens and are computed from their photos; "
+                f"{missing} of {count} candidates have no cached tokens and are computed from their photos; "
                 f"`imgrank cache-tokens {self.photos.bundle.path}` makes re-ranking faster"
             )
-        side = self.source.longer_side
-        return [
-            self.source.of_tokens(stored[row])
-            if row in stored
-            else self.source.of_candidate(self.photos.pixels(row, side))
-            for row in rows
-        ]
 
+    # Scores of earlier runs
 
-def _choose_cache(bundle: Bundle, settings: RerankSettings, cache: str | None, mllm: str | None) -> TokenTable | None:
-    """Return the token cache to read, None when candidates are computed from their photos."""
-    if cache is not None:
-        table = bundle.tokens(cache)
-        if settings.scorer == "mllm" and table.kind != "mllm":
-            raise SettingsError(f"--scorer mllm cannot use cache {cache!r}: it holds local features")
-        if settings.scorer == "geometric" and table.kind != "local":
-            raise SettingsError(f"--scorer geometric cannot use cache {cache!r}: it holds visual tokens of a model")
-        return table
-    visual = [table for table in bundle.token_tables.values() if table.kind == "mllm"]
-    if settings.scorer != "geometric" and (visual or mllm is not None):
-        if mllm is not None:
-            return next((table for table in visual if table.provenance.model in _names(mllm)), None)
-        if len(visual) == 1:
-            return visual[0]
-        if layout.DEFAULT_CACHE in bundle.token_tables:
-            return bundle.token_tables[layout.DEFAULT_CACHE]
-        names = ", ".join(sorted(table.name for table in visual))
-        raise SettingsError(f"{bundle.path} has several token caches ({names}); choose one with --cache")
-    return bundle.token_tables.get(layout.LOCAL_CACHE)
+    def _keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
+        """Return digests of what is compared: of a photo, and of the tokens that are kept of it."""
+        if self._kept is None:
+            return [b""] * len(rows)
+        digests = self.photos.digests[rows]
+        table = self.stage.table
+        if table is not None:
+            checksums = np.zeros(len(rows), dtype="<u4")
+            inside = rows < len(table)
+            checksums[inside] = table.checksums[rows[inside]]
+            digests = np.concatenate([digests, checksums.view(np.uint8).reshape(-1, 4)], axis=1)
+        return [hashlib.blake2b(digest.tobytes(), digest_size=DIGEST_SIZE).digest() for digest in digests]
 
+    def _known(self, query: bytes, keys: list[bytes]) -> Iterator[tuple[int, PairScores]]:
+        if self._kept is None:
+            return
+        ways = np.stack([self._kept.get(way, query, keys) for way in self.stage.fingerprints])  # (ways, n)
+        for place in np.flatnonzero(np.isfinite(ways).all(axis=0)).tolist():
+            yield place, PairScores.of_logits(ways[:, place : place + 1])
 
-def _names(model: str) -> set[str]:
-    return {model, os.path.realpath(model)} if Path(model).is_dir() else {model}
+    def _keep(self, query: bytes, keys: list[bytes], scores: PairScores) -> None:
+        if self._kept is not None and scores.ways is not None:
+            for way, logits in zip(self.stage.fingerprints, scores.ways, strict=True):
+                self._kept.put(way, query, keys, logits)
 
 
 def rerank_rankings(
@@ -209,6 +248,14 @@ def rerank_rankings(
     Raises:
         InputError: a hit is of another bundle, or a query photo is gone.
     """
+    for ranking, rows, query in prefetch(_read(rankings, reranker, queries_root)):
+        yield ranking if query is None else reranker.rerank(ranking, rows, query)
+
+
+def _read(
+    rankings: Iterator[Ranking], reranker: Reranker, queries_root: bytes | None
+) -> Iterator[tuple[Ranking, list[int], QueryPhoto | None]]:
+    """Find the photos of rankings, and read their queries."""
     photos = reranker.photos
     for ranking in rankings:
         rows: list[int] = []
@@ -220,6 +267,5 @@ def rerank_rankings(
             hits.append(replace(hit, id=image_id, path=photos.path(row) if hit.id < 0 else hit.path))
         if len(set(rows)) != len(rows):
             raise InputError(f"query {os.fsdecode(ranking.query)!r} has the same photo twice among its hits")
-        query = ranking.query if queries_root is None else os.path.join(queries_root, ranking.query)  # noqa: PTH118
-        features = reranker.query_features(query) if rows else None
-        yield reranker.rerank(Ranking(ranking.query, tuple(hits)), rows, features)
+        path = ranking.query if queries_root is None else os.path.join(queries_root, ranking.query)  # noqa: PTH118
+        yield Ranking(ranking.query, tuple(hits)), rows, reranker.prepare(path) if rows else None

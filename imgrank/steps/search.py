@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,18 @@ from imgrank.bundle import file
 from imgrank.bundle.file import Bundle
 from imgrank.config import DecodeSettings, EncoderSettings, SearchSettings
 from imgrank.encode.base import Encoder
-from imgrank.errors import DamagedBundleError, InputError, MismatchError, StaleGroupError
+from imgrank.errors import DamagedBundleError, ImageError, InputError, MismatchError, StaleGroupError
 from imgrank.images.decode import decode
 from imgrank.index.base import Neighbours
 from imgrank.index.exact import ExactIndex
 from imgrank.index.graph import from_arrays
-from imgrank.local.features import LocalFeatures
-from imgrank.records import OK
+from imgrank.prefetch import prefetch
+from imgrank.records import NO_DIGEST, OK
 from imgrank.results import Hit, Ranking
 from imgrank.steps.build_index import GraphState
 from imgrank.steps.embed import bundle_projection
 from imgrank.steps.photos import BundlePhotos
-from imgrank.steps.rerank import Reranker
+from imgrank.steps.rerank import QueryPhoto, Reranker
 
 
 class Shortlister:
@@ -81,6 +81,13 @@ class Shortlister:
         return Neighbours(rows[order][None], similarities[order][None])
 
 
+@dataclass(frozen=True, eq=False)
+class _Shortlist:
+    ranking: Ranking
+    rows: list[int]  # of the hits
+    query: QueryPhoto | None  # for the second stage
+
+
 class Searcher:
     """Search over one bundle, with its encoder and, if asked for, its second stage loaded once.
 
@@ -112,29 +119,48 @@ class Searcher:
         Raises:
             ImageError: the query cannot be decoded.
         """
+        return self._second(self._first(query))
+
+    def search_all(self, queries: Iterable[bytes]) -> Iterator[Ranking | ImageError]:
+        """Rank for each query in turn, as it comes; a query that cannot be decoded gives its error.
+
+        While a query is re-ranked, the next one is read and shortlisted in a thread.
+        """
+
+        def shortlists() -> Iterator[_Shortlist | ImageError]:
+            for query in queries:
+                try:
+                    yield self._first(query)
+                except ImageError as error:
+                    yield error
+
+        found = shortlists() if self.reranker is None else prefetch(shortlists())
+        for item in found:
+            yield item if isinstance(item, ImageError) else self._second(item)
+
+    def _first(self, query: bytes) -> _Shortlist:
         photo = decode(query, self.photos.settings, longer_side=self.encoder.longer_side)
         encoded = self.encoder.encode([photo.pixels])
-        local = encoded.local[0] if encoded.local is not None else None
-        return self._rank(query, encoded.descriptors[0], local)
-
-    def search_all(self, queries: Iterable[bytes]) -> Iterator[Ranking]:
-        """Rank for each query in turn, as it comes."""
-        for query in queries:
-            yield self.search(query)
-
-    def _rank(self, query: bytes, descriptor: Floats, local: LocalFeatures | None) -> Ranking:
         wanted = self.settings.top_k
+        ready: QueryPhoto | None = None
         if self.reranker is not None:
             wanted = max(wanted, self.reranker.settings.top)
-        neighbours = self.shortlister.search(descriptor, wanted)
+            if self.reranker.uses_local_features and encoded.local is not None:
+                ready = QueryPhoto(NO_DIGEST, None, encoded.local[0])
+            else:
+                ready = self.reranker.prepare(query)
+        neighbours = self.shortlister.search(encoded.descriptors[0], wanted)
         rows = [int(row) for row in neighbours.rows[0]]
         hits = tuple(
             Hit(query, rank, int(self.photos.ids[row]), self.photos.path(row), float(similarity), float(similarity))
             for rank, (row, similarity) in enumerate(zip(rows, neighbours.similarities[0], strict=True), 1)
         )
-        ranking = Ranking(query, hits)
-        if self.reranker is not None:
-            ranking = self.reranker.rerank(ranking, rows, local if self.reranker.uses_local_features else None)
+        return _Shortlist(Ranking(query, hits), rows, ready)
+
+    def _second(self, found: _Shortlist) -> Ranking:
+        ranking = found.ranking
+        if self.reranker is not None and found.query is not None:
+            ranking = self.reranker.rerank(ranking, found.rows, found.query)
         return replace(ranking, hits=ranking.hits[: self.settings.top_k])
 
 

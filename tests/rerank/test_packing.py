@@ -14,7 +14,7 @@ from imgrank.mllm.answers import Answers
 from imgrank.mllm.base import VisualTokens
 from imgrank.mllm.prompts import Prompt, prompt_for, render
 from imgrank.mllm.registry import load_mllm
-from imgrank.rerank.packing import PairScorer
+from imgrank.rerank.packing import PairScorer, SymmetricPairScorer
 from tests.families.base import TinyFamily
 from tests.tiny_mllms import FAMILIES, TINY, save_tiny_mllm
 
@@ -84,7 +84,7 @@ def test_chunks_do_not_change_scores(setup, pairs):
     after = len(render(prompt, Answers(), setup.model).after)
     longest = max(len(setup.model.image_segment(tokens)) for tokens in setup.tokens) + after
     scorer = PairScorer(setup.model, prompt, chunk_tokens=pairs * longest or 1)
-    chunks = list(scorer.score_chunks(setup.tokens[0], setup.tokens[1:]))
+    chunks = list(scorer.about(setup.tokens[0]).chunks(setup.tokens[1:]))
     assert len(chunks) <= {0: 6, 2: 3, 3: 2, 100: 1}[pairs]
     assert (len(chunks) == 6) == (pairs == 0)
     np.testing.assert_allclose(np.concatenate(chunks), whole, atol=2e-5, rtol=0)
@@ -146,6 +146,32 @@ def test_a_prompt_may_name_the_candidate_first_and_bring_a_system_message(setup)
     np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
 
 
+def test_the_prefix_runs_once_for_many_calls(setup, monkeypatch):
+    scorer = PairScorer(setup.model, prompt_for("object"))
+    expected = scorer.score(setup.tokens[0], setup.tokens[1:])
+    runs = []
+    prefill = setup.model.prefill
+    monkeypatch.setattr(setup.model, "prefill", lambda segment: runs.append(1) or prefill(segment))
+    about = scorer.about(setup.tokens[0])
+    one_by_one = [np.concatenate(list(about.chunks([tokens]))) for tokens in setup.tokens[1:]]
+    np.testing.assert_allclose(np.concatenate(one_by_one), expected, atol=2e-5, rtol=0)
+    assert len(runs) == 1
+
+
+def test_symmetric_scores_ask_in_both_orders(setup):
+    prompt = Prompt("mine", "Query {query} and candidate {candidate}: say {positive} or {negative}.")
+    scorer = SymmetricPairScorer(setup.model, prompt, chunk_tokens=200)
+    chunks = list(scorer.about(setup.tokens[0]).chunks(setup.tokens[1:]))
+    ways = np.concatenate(chunks, axis=1)
+    there = np.array([setup.plain(prompt, 0, i) for i in range(1, setup.count)])
+    back = np.array([setup.plain(prompt, i, 0) for i in range(1, setup.count)])
+    np.testing.assert_allclose(ways, [there, back], atol=1e-4, rtol=0)
+    assert np.abs(there - back).max() > 0.01
+    # Which of two photos is called the query does not matter.
+    (other,) = scorer.about(setup.tokens[1]).chunks([setup.tokens[0]])
+    np.testing.assert_allclose(other[::-1, 0], ways[:, 0], atol=1e-4, rtol=0)
+
+
 def test_swapping_the_answers_changes_the_sign(setup):
     prompt = Prompt("mine", "{query}{candidate}Same?")
     scores = PairScorer(setup.model, prompt).score(setup.tokens[0], setup.tokens[1:])
@@ -181,7 +207,7 @@ def test_candidates_are_read_only_as_they_are_needed(setup):
             read.append(number)
             yield setup.tokens[number]
 
-    chunks = PairScorer(setup.model, prompt_for("object"), chunk_tokens=1).score_chunks(setup.tokens[0], candidates())
+    chunks = PairScorer(setup.model, prompt_for("object"), chunk_tokens=1).about(setup.tokens[0]).chunks(candidates())
     next(chunks)
     assert read == [1, 2]  # the second had to be seen to know that the first chunk was full
 
