@@ -36,6 +36,21 @@ def imgrank() -> Run:
 
 
 @pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of small language models by family, made when first asked for; read only."""
+    made: dict[str, Path] = {}
+
+    def of(family: str) -> Path:
+        if family not in made:
+            from tests.tiny_mllms import save_tiny_mllm
+
+            made[family] = save_tiny_mllm(tmp_path_factory.mktemp("models") / family, family)
+        return made[family]
+
+    return of
+
+
+@pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> CollectionFiles:
     """Five objects, three photos of each, five distractors, two queries; read only."""
     folder = tmp_path_factory.mktemp("drawn")

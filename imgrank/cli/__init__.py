@@ -14,6 +14,7 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "search": "imgrank.cli.search",
     "rerank": "imgrank.cli.rerank",
     "models": "imgrank.cli.models",
+    "doctor": "imgrank.cli.doctor",
     "info": "imgrank.cli.info",
     "demo": "imgrank.cli.demo",
 }

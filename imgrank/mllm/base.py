@@ -188,6 +188,10 @@ class VisionLanguageModel(Protocol):
         """
         ...
 
+    def decode_side(self, longer_side: int) -> int:
+        """Return to which longer side a photo may be reduced beforehand without a loss to the model, in pixels."""
+        ...
+
     @property
     def image_token(self) -> int:
         """Id of the placeholder that stands for one image in what `tokenize` returns."""

@@ -28,9 +28,8 @@ from imgrank.mllm.packed import Layout, RowFacts, layout_of
 class Gemma3(DecoderAdapter):
     """Adapter of `Gemma3ForConditionalGeneration`.
 
-    The tower takes one size only. So `longer_side` changes nothing here, and a photo that the caller has reduced below
-    that size is enlarged to it: detail is lost and no token is saved. `max_tokens` cannot be below the tokens of one
-    image; pruning is the way to fewer.
+    The tower takes one size only. So `longer_side` saves no tokens, and photos are decoded large enough for the tower
+    whatever it is. `max_tokens` cannot be below the tokens of one image; pruning is the way to fewer.
     """
 
     family = "gemma3"
@@ -76,6 +75,10 @@ class Gemma3(DecoderAdapter):
         vectors = self._checked(self._network.get_image_features(pixels[None]).pooler_output[0])  # (n, hidden)
         grid = (self._input.grid, self._input.grid)
         return VisualTokens(vectors[:, None], full_positions(1, *grid), grid)
+
+    def decode_side(self, longer_side: int) -> int:
+        """Return half as much again as the square's side: photos up to 3:2 are then not enlarged, only reduced."""
+        return max(longer_side, 3 * self._input.side // 2)
 
     def _pixels(self, image: Pixels, longer_side: int, max_tokens: int) -> torch.Tensor:
         """Return (3, side, side), whatever the proportions of the photo: so the model was trained."""

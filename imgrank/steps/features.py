@@ -102,7 +102,7 @@ class VisualSource:
     @property
     def longer_side(self) -> int:
         """Return the size photos are seen at, pixels."""
-        return self.settings.longer_side
+        return self.model.decode_side(self.settings.longer_side)
 
     def of_query(self, pixels: Pixels) -> VisualTokens:
         """Encode a photo and keep every token."""

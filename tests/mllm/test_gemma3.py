@@ -250,6 +250,12 @@ def test_every_photo_becomes_as_many_tokens_whatever_the_longer_side(model, phot
         model.encode(photos, longer_side=0, max_tokens=16)
 
 
+def test_photos_are_decoded_large_enough_for_the_tower(model):
+    side = model.settings["image_side"]
+    assert model.decode_side(side // 2) == 3 * side // 2
+    assert model.decode_side(10 * side) == 10 * side
+
+
 def test_settings_name_what_decides_the_tokens(model):
     assert dict(model.settings) == {
         "family": "gemma3",
