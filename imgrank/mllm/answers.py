@@ -39,13 +39,30 @@ class Answers:
         """Put the answers into a prompt's text at {positive} and {negative}, and their kind at {kind}."""
         return re.sub(r"\{(positive|negative|kind)\}", lambda slot: str(getattr(self, slot[1])), text)
 
-    def token_ids(self, text: str, model: VisionLanguageModel) -> tuple[int, int]:
-        """Return the ids of the negative and the positive answer, as the tokens that would follow `text`.
+    def tokens(self, text: str, model: VisionLanguageModel) -> tuple[list[int], tuple[int, int]]:
+        """Return the ids of a prompt up to where the answers part, and the ids of the negative and positive answer.
+
+        After a header that ends in a colon ("Assistant:") a reply begins with a space. What the two replies then have
+        in common, such as a token for that space before a digit, belongs to the prompt.
 
         Raises:
             SettingsError: an answer takes several tokens, or merges with the end of the text.
         """
-        return _following_token(text, self.negative, model), _following_token(text, self.positive, model)
+        space = " " if text.endswith(":") else ""
+        before = model.tokenize(text)
+        negative = _reply(text, before, space, self.negative, model)
+        positive = _reply(text, before, space, self.positive, model)
+        shared = list(before)
+        if space and min(len(negative), len(positive)) > 1 and negative[0] == positive[0]:
+            shared.append(negative[0])
+            negative, positive = negative[1:], positive[1:]
+        for answer, ids in ((self.negative, negative), (self.positive, positive)):
+            if len(ids) != 1:
+                raise SettingsError(
+                    f"answer {answer!r} is {len(ids)} tokens for {model.name}, and must be one: its probability is "
+                    f"read from one position{_other_spellings(text + space, shared, answer, model)}"
+                )
+        return shared, (negative[0], positive[0])
 
 
 # With a capital, as models begin a reply: the smaller spelling would get what is left of the probability.
@@ -119,17 +136,12 @@ def read_text(path: Path, what: str, limit: int) -> str:
         raise SettingsError(f"{what} {path}: not UTF-8 text") from error
 
 
-def _following_token(text: str, answer: str, model: VisionLanguageModel) -> int:
-    before = model.tokenize(text)
-    after = model.tokenize(text + answer)
+def _reply(text: str, before: list[int], space: str, answer: str, model: VisionLanguageModel) -> list[int]:
+    """Return the tokens that a reply adds to a text."""
+    after = model.tokenize(text + space + answer)
     if after[: len(before)] != before:
         raise SettingsError(f"answer {answer!r} merges with the text before it in the tokenizer of {model.name}")
-    if len(after) != len(before) + 1:
-        raise SettingsError(
-            f"answer {answer!r} is {len(after) - len(before)} tokens for {model.name}, and must be one: "
-            f"its probability is read from one position{_other_spellings(text, before, answer, model)}"
-        )
-    return after[-1]
+    return after[len(before) :]
 
 
 def _other_spellings(text: str, before: list[int], answer: str, model: VisionLanguageModel) -> str:

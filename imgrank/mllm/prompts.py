@@ -167,7 +167,7 @@ def render(prompt: Prompt, answers: Answers, model: VisionLanguageModel) -> Rend
             own, or an answer is not a single token there.
     """
     text = model.chat(prompt.messages(answers))
-    ids = model.tokenize(text)
+    ids, answer_ids = answers.tokens(text, model)
     places = [i for i, token in enumerate(ids) if token == model.image_token]
     if len(places) != 2:
         raise SettingsError(
@@ -180,5 +180,5 @@ def render(prompt: Prompt, answers: Answers, model: VisionLanguageModel) -> Rend
         tuple(ids[first + 1 : second]),
         tuple(ids[second + 1 :]),
         prompt.query_first,
-        answers.token_ids(text, model),
+        answer_ids,
     )

@@ -17,12 +17,27 @@ class Merger:
 
 
 def test_ids_are_those_of_the_token_after_the_text():
-    assert Answers("n", "yes").token_ids("Same? ", Merger()) == (ord("n"), 0)
+    assert Answers("n", "yes").tokens("Same? ", Merger())[1] == (ord("n"), 0)
+
+
+def test_after_a_colon_a_reply_begins_with_a_space():
+    class Spaced(Merger):  # a space belongs to the word behind it, but not to a digit
+        def tokenize(self, text):
+            return [
+                {"Y": 1, "N": 2}.get(letter) or ord(letter) for letter in text.replace(" yes", "Y").replace(" no", "N")
+            ]
+
+    ids, answers = Answers("no", "yes").tokens("Reply:", Spaced())
+    assert (ids, answers) == (Spaced().tokenize("Reply:"), (2, 1))
+    ids, answers = Answers("0", "1").tokens("Reply:", Spaced())
+    assert (ids, answers) == (Spaced().tokenize("Reply: "), (ord("0"), ord("1")))
+    with pytest.raises(SettingsError, match="'maybe' is 5 tokens"):
+        Answers("0", "maybe").tokens("Reply:", Spaced())
 
 
 def test_an_answer_of_several_tokens_is_refused_with_the_reason():
     with pytest.raises(SettingsError, match="'no' is 2 tokens for merger, and must be one"):
-        Answers("no", "yes").token_ids("Same? ", Merger())
+        Answers("no", "yes").tokens("Same? ", Merger())
 
 
 @pytest.mark.parametrize(("answer", "better"), [("Yes", "'yes'"), ("YES", "'yes'")])
@@ -30,12 +45,12 @@ def test_a_refusal_names_a_spelling_that_is_one_token(answer, better):
     with pytest.raises(
         SettingsError, match=rf"{answer!r} is 3 tokens.*one position; spelled {better} it would be one$"
     ):
-        Answers("n", answer).token_ids("Same? ", Merger())
+        Answers("n", answer).tokens("Same? ", Merger())
 
 
 def test_a_refusal_names_no_spelling_where_there_is_none():
     with pytest.raises(SettingsError, match=r"one position$"):
-        Answers("no", "yes").token_ids("Same? ", Merger())
+        Answers("no", "yes").tokens("Same? ", Merger())
 
 
 def test_a_spelling_with_a_space_is_named():
@@ -44,12 +59,12 @@ def test_a_spelling_with_a_space_is_named():
             return [1 if letter == "N" else ord(letter) for letter in text.replace(" no", "N")]
 
     with pytest.raises(SettingsError, match="spelled ' no' it would be one"):
-        Answers("no", "y").token_ids("Same?", Spaced())
+        Answers("no", "y").tokens("Same?", Spaced())
 
 
 def test_an_answer_that_merges_with_the_text_is_refused():
     with pytest.raises(SettingsError, match="merges with the text"):
-        Answers("n", "s").token_ids("Same? ye", Merger())
+        Answers("n", "s").tokens("Same? ye", Merger())
 
 
 @pytest.mark.parametrize(("negative", "positive"), [("", "1"), ("0", ""), ("1", "1")])
