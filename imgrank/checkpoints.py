@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -24,7 +25,10 @@ Config = Mapping[str, Any]  # a JSON object
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 
+ADAPTER_CONFIG = "adapter_config.json"  # of a PEFT adapter, which is the difference to a base model
+
 _JSON_LIMIT = 16 * 2**20  # bytes; the largest known config or shard index is below 1 MiB
+_HEADER_LIMIT = 100_000_000  # bytes of JSON before the tensors, as safetensors itself has it
 _BLOCKS, _BLOCK = 64, 4096  # of each weight file: how many places are read, and bytes at each
 _INDEX = "model.safetensors.index.json"
 _FILES = (
@@ -48,6 +52,9 @@ class Checkpoint:
         config: what config.json says.
         image_processor: how photos become pixel values: preprocessor_config.json, or the image part of
             processor_config.json.
+        processor: what processor_config.json says, such as how many tokens stand for an image; empty where there is
+            no such file.
+        numbers: how many numbers (not bytes) the weights are, as the headers of their files have it.
     """
 
     name: str
@@ -55,6 +62,8 @@ class Checkpoint:
     revision: str
     config: Config
     image_processor: Config
+    processor: Config
+    numbers: int
 
 
 def find_checkpoint(
@@ -76,28 +85,71 @@ def find_checkpoint(
         SettingsError: a revision of a folder.
         MissingModelError: no such model, no network, or a file is missing or unreadable; the message names it.
     """
+    folder, commit = locate(name, revision)
+    return open_checkpoint(name, folder, commit, accept=accept, extra=extra)
+
+
+def locate(name: str, revision: str | None = None) -> tuple[Path, str | None]:
+    """Find where the configuration of a model or of an adapter lies; nothing else needs to be there yet.
+
+    Returns:
+        The folder, and the commit hash where it belongs to a hub id, else None.
+
+    Raises:
+        SettingsError, MissingModelError: as `find_checkpoint`.
+    """
     if is_folder(name):
-        folder = Path(name).expanduser()
         if revision is not None:
             raise SettingsError(f"{name!r} is a folder, which has no revision {revision!r}; leave the revision out")
-        config = read_json(name, folder / "config.json")
-        accept(config)
-        weights = _weight_files(name, folder)
-        return Checkpoint(name, folder, digest_of(folder, weights), config, _image_processor(name, folder))
+        return Path(name).expanduser(), None
     if not HUB_ID.fullmatch(name):
         raise MissingModelError(name, "there is no such folder, and ids on the Hugging Face hub are ORGANIZATION/NAME")
-    folder = _fetch(name, revision, ["config.json"])
+    folder = fetch(name, revision, ["config.json", ADAPTER_CONFIG])
+    return folder, folder.name  # the cache names a snapshot's folder after its commit
+
+
+def open_checkpoint(
+    name: str,
+    folder: Path,
+    commit: str | None,
+    *,
+    accept: Callable[[Config], object] = lambda config: None,
+    extra: Sequence[str] = (),
+) -> Checkpoint:
+    """Complete what `locate` found, and check it; see `find_checkpoint` for the other arguments.
+
+    Raises:
+        MissingModelError: a file is missing or unreadable, or it is an adapter and no whole model.
+    """
+    if (folder / ADAPTER_CONFIG).exists():
+        # With its adapter library installed, transformers would load the adapter unasked; without, leave it out.
+        raise MissingModelError(
+            name,
+            f"{folder / ADAPTER_CONFIG} makes it an adapter, and a whole model is needed here; "
+            "merge it into its base model, or move that file away if the weights are whole",
+        )
     config = read_json(name, folder / "config.json")
     accept(config)
-    commit = folder.name  # the cache names a snapshot's folder after its commit
-    folder = _fetch(name, commit, [*_FILES, *extra])
-    _weight_files(name, folder)
-    return Checkpoint(name, folder, commit, config, _image_processor(name, folder))
+    if commit is not None:
+        folder = fetch(name, commit, [*_FILES, *extra])
+    weights = _weight_files(name, folder)
+    numbers = sum(count_numbers(name, path) for path in weights)
+    return Checkpoint(
+        name,
+        folder,
+        digest_of(folder, weights) if commit is None else commit,
+        config,
+        read_image_processor(name, folder),
+        read_processor(name, folder),
+        numbers,
+    )
 
 
 def is_folder(name: str) -> bool:
     """Tell whether a model's name is a folder on this machine; a folder goes before a hub id of the same name."""
-    return name != "" and Path(name).expanduser().is_dir()
+    with suppress(RuntimeError):  # ~ of somebody without a home
+        return name != "" and Path(name).expanduser().is_dir()
+    return False
 
 
 def digest_of(folder: Path, weights: Sequence[Path]) -> str:
@@ -107,7 +159,12 @@ def digest_of(folder: Path, weights: Sequence[Path]) -> str:
     its first byte to its last. The header alone would not do: two fine-tuned copies of one architecture have equal
     headers. Weights that differ in a few places only may still get equal digests.
     """
-    digest = hashlib.blake2b((folder / "config.json").read_bytes(), digest_size=16)
+    return digest_of_files(folder / "config.json", weights)
+
+
+def digest_of_files(config: Path, weights: Sequence[Path]) -> str:
+    """Digest a configuration file whole and weight files in places; see `digest_of`."""
+    digest = hashlib.blake2b(config.read_bytes(), digest_size=16)
     for path in sorted(weights):
         size = path.stat().st_size
         digest.update(f"\n{path.name} {size}\n".encode())
@@ -149,12 +206,27 @@ def lacks(name: str, path: Path) -> MissingModelError:
     return MissingModelError(name, f"{path.parent} lacks {path.name}; copy it from where the model was published")
 
 
-def _image_processor(name: str, folder: Path) -> Config:
+def read_processor(name: str, folder: Path) -> Config:
+    """Return what processor_config.json says, which not every model has.
+
+    Raises:
+        MissingModelError: it cannot be read.
+    """
+    path = folder / "processor_config.json"
+    return read_json(name, path) if path.exists() else {}
+
+
+def read_image_processor(name: str, folder: Path) -> Config:
+    """Return how photos become pixel values.
+
+    Raises:
+        MissingModelError: the file is missing or cannot be read.
+    """
     # No fallback to a family's usual values: the resolution differs between checkpoints of one family, and a wrong
     # one gives descriptors that look right and rank badly.
     if not (folder / "preprocessor_config.json").exists() and (folder / "processor_config.json").exists():
         # Where a whole processor was saved by transformers 5, the image part lies inside this file.
-        part = read_json(name, folder / "processor_config.json").get("image_processor")
+        part = read_processor(name, folder).get("image_processor")
         if isinstance(part, dict):
             return part
     return read_json(name, folder / "preprocessor_config.json")
@@ -181,8 +253,45 @@ def _weight_files(name: str, folder: Path) -> list[Path]:
     )
 
 
-def _fetch(name: str, revision: str | None, files: Sequence[str]) -> Path:
-    """Return the folder in the hub client's cache that holds the files, downloading those it lacks."""
+def count_numbers(name: str, path: Path) -> int:
+    """Return how many numbers a safetensors file holds, having checked that it is as long as its header says.
+
+    Raises:
+        MissingModelError: it is cut short, is something else or cannot be read.
+    """
+    what = f"its weights cannot be loaded: {path}"
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            header = file.read(length) if length <= min(size, _HEADER_LIMIT) else b""
+    except OSError as error:
+        raise MissingModelError(name, f"{what} cannot be read: {error.strerror or error}") from error
+    if start.startswith(b"version "):
+        raise MissingModelError(name, f"{what} is a Git LFS pointer to them; run `git lfs pull` in its folder")
+    try:
+        tensors = [tensor for key, tensor in json.loads(header).items() if key != "__metadata__"]
+        end = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
+        numbers: int = sum(math.prod(tensor["shape"]) for tensor in tensors)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise MissingModelError(name, f"{what} is not a safetensors file, or cut short; download it again") from error
+    if size != end:
+        raise MissingModelError(name, f"{what} has {size} bytes, but its header says {end}; download it again")
+    return numbers
+
+
+def fetch(name: str, revision: str | None, files: Sequence[str]) -> Path:
+    """Return the folder in the hub client's cache that holds files of a hub id, downloading those it lacks.
+
+    Args:
+        name: the hub id.
+        revision: branch, tag or commit; None: the main branch.
+        files: patterns; those that match nothing are no error.
+
+    Raises:
+        MissingModelError: the hub has no such model or revision, or neither network nor cache has it.
+    """
     # huggingface_hub belongs to transformers; it is imported here so that a folder never waits for it.
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError

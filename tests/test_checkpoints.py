@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -82,6 +83,70 @@ def test_the_digest_follows_the_configuration(folder):
     before = digest_of(folder, weights_of(folder))
     (folder / "config.json").write_text('{"model_type": "clip"} ')
     assert digest_of(folder, weights_of(folder)) != before
+
+
+def test_the_numbers_of_the_weights_are_counted(folder):
+    assert find_checkpoint(str(folder)).numbers == 300_000
+    save_file({"a": np.zeros((2, 3, 4), np.int8), "b": np.zeros((), np.float16)}, folder / "model.safetensors")
+    assert find_checkpoint(str(folder)).numbers == 25
+
+
+def test_what_the_processor_says_is_kept(folder):
+    assert find_checkpoint(str(folder)).processor == {}
+    (folder / "processor_config.json").write_text('{"image_seq_length": 256}')
+    found = find_checkpoint(str(folder))
+    assert (found.processor, found.image_processor) == ({"image_seq_length": 256}, {"size": 8})
+    (folder / "processor_config.json").write_text("[")
+    with pytest.raises(MissingModelError, match=r"processor_config\.json is not JSON"):
+        find_checkpoint(str(folder))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1200072\n"
+
+
+def header(**tensors):
+    text = json.dumps(tensors).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda whole: whole[:-1], "has 12000.. bytes, but its header says 12000.."),
+        (lambda whole: whole + b"\0", "has 12000.. bytes, but its header says 12000.."),
+        (lambda whole: whole[:20], "is not a safetensors file, or cut short"),
+        (lambda whole: b"", "is not a safetensors file"),
+        (lambda whole: b"\xff" * 100, "is not a safetensors file"),
+        (lambda whole: b"PK\x03\x04" + bytes(100), "is not a safetensors file"),
+        (lambda whole: POINTER, "is a Git LFS pointer to them; run `git lfs pull`"),
+        (lambda whole: header(a=3), "is not a safetensors file"),
+        (lambda whole: header(a={"shape": ["x"], "data_offsets": [0, 0]}), "is not a safetensors file"),
+        (lambda whole: header(a={"shape": [9], "data_offsets": [0, 10**18]}), r"but its header says 10{16}\d\d"),
+    ],
+)
+def test_damaged_weights_are_named_before_anything_is_loaded(folder, damage, words):
+    path = folder / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(MissingModelError, match=rf"weights cannot be loaded: {path} .*{words}"):
+        find_checkpoint(str(folder))
+
+
+def test_weights_that_may_not_be_read_are_named(folder, monkeypatch):
+    def refuse(path, *arguments, **options):
+        if path.suffix == ".safetensors":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(MissingModelError, match=r"model\.safetensors cannot be read: Permission denied"):
+        find_checkpoint(str(folder))
+
+
+def test_an_adapter_is_no_whole_model(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(MissingModelError, match="makes it an adapter, and a whole model is needed"):
+        find_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "model.safetensors"])
@@ -237,7 +302,7 @@ def test_the_weights_are_fetched_at_the_commit_of_the_configuration(folder, hub)
     found = find_checkpoint("org/name", "v1", extra=["*.jinja"])
     assert (found.name, found.revision, found.path.name) == ("org/name", COMMIT, COMMIT)
     (_, first, files, _), (_, second, more, _) = fake.calls
-    assert (first, files, second) == ("v1", ["config.json"], COMMIT)
+    assert (first, files, second) == ("v1", ["config.json", "adapter_config.json"], COMMIT)
     assert {"config.json", "preprocessor_config.json", "model.safetensors", "*.jinja"} <= set(more)
     assert not any(pattern.endswith(("*", ".bin", ".py", ".pt")) for pattern in more)
 
@@ -250,7 +315,7 @@ def test_an_unwanted_hub_model_is_refused_before_its_weights_are_fetched(folder,
 
     with pytest.raises(SettingsError, match="no clip"):
         find_checkpoint("org/name", accept=refuse)
-    assert [files for _, _, files, _ in fake.calls] == [["config.json"]]
+    assert [files for _, _, files, _ in fake.calls] == [["config.json", "adapter_config.json"]]
 
 
 def test_a_client_that_asks_the_network_for_a_cached_commit_is_answered_from_the_cache(folder, hub):
@@ -315,7 +380,9 @@ def test_other_names_are_no_hub_ids(name):
     assert not HUB_ID.fullmatch(name)
 
 
-@pytest.mark.parametrize("name", ["", "./nowhere", "/no/where", "~/nowhere", "a/b/c", "nowhere"])
+@pytest.mark.parametrize(
+    "name", ["", "./nowhere", "/no/where", "~/nowhere", "~nobody-of-that-name/a", "a/b/c", "nowhere"]
+)
 def test_what_is_no_hub_id_is_not_looked_for_on_the_hub(hub, name):
     fake = hub(None)
     with pytest.raises(MissingModelError, match="no such folder"):
