@@ -42,13 +42,14 @@ OWNERS = {  # library -> where it may be imported
     "hnswlib": {"index.hnsw"},
     "transformers": {"encode", "mllm", "pretrained"},
     "huggingface_hub": {"checkpoints", "hub_cache", "pretrained"},
+    "peft": {"mllm.lora"},
     "cv2": {"local"},
     "PIL": {"images", "report", "training", "steps.demo"},
     "pillow_heif": {"images"},
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},
-    "torch": {"encode", "mllm", "rerank.packing", "devices", "pretrained", "training"},
+    "torch": {"encode", "mllm", "rerank.packing", "devices", "pretrained", "steps.doctor", "training"},
 }
 
 

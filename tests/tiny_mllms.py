@@ -13,10 +13,11 @@ import torch
 import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from tests.families import qwen
+from tests.families import gemma3, idefics3, internvl, llava_onevision, qwen, qwen3_5
 from tests.families.base import TinyFamily
 
-TINY: dict[str, TinyFamily] = {family.name: family for module in (qwen,) for family in module.FAMILIES}
+_MODULES = (gemma3, idefics3, internvl, llava_onevision, qwen, qwen3_5)
+TINY: dict[str, TinyFamily] = {family.key: family for module in _MODULES for family in module.FAMILIES}
 FAMILIES = tuple(TINY)
 
 _CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -25,6 +26,7 @@ _CORPUS = [
     "The first photo shows one object, and the second photo shows the same object or another one.",
     "Reply with one digit only: 1 if it does, 0 if it does not. Is this the very same building, work or product?",
     "yes no true false system user assistant You compare photos. Yes No",
+    *["Yes", "No"] * 20,  # whole words, as they stand at the start of a reply
 ]
 
 
@@ -58,7 +60,7 @@ def save_tokenizer(folder: Path, family: TinyFamily) -> transformers.PreTrainedT
 
 def save_tiny_mllm(
     folder: Path,
-    family: str = "qwen3_vl",
+    family: str | TinyFamily = "qwen3_vl",
     *,
     hidden: int = 64,
     layers: int = 4,
@@ -67,7 +69,7 @@ def save_tiny_mllm(
 ) -> Path:
     """Write a model folder with random weights and return it; `tower` is width and depth of the vision."""
     folder.mkdir(parents=True, exist_ok=True)
-    tiny = TINY[family]
+    tiny = TINY[family] if isinstance(family, str) else family
     tokenizer = save_tokenizer(folder, tiny)
     config = tiny.config(tokenizer, hidden, layers, tower)
     with torch.random.fork_rng(devices=[]):

@@ -6,6 +6,7 @@ of its own the decoder needs. Families whose decoder is not plain causal attenti
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,13 @@ class _PrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not t
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return the prefix's states followed by new ones."""
         return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+
+
+def _frozen_layer(layer: Any) -> _PrefixLayer:
+    kept = _PrefixLayer()
+    kept.lazy_initialization(layer.keys, layer.values)
+    kept.keys, kept.values = layer.keys, layer.values
+    return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +111,12 @@ class DecoderAdapter:
         numbers = 8 * text.hidden_size + 4 * text.intermediate_size + 8 * text.num_attention_heads * dim
         return int(numbers * torch_dtype(self.dtype).itemsize)
 
+    def compile_layers(self) -> None:
+        """Compile the parts of the layers that see neither a cache nor a layout, once for all lengths."""
+        for module in self._decoder.modules():
+            if type(module).__name__.endswith(("MLP", "RMSNorm")):
+                module.compile(dynamic=True)
+
     @property
     def _text_config(self) -> Any:
         return self._network.config.text_config
@@ -122,6 +136,7 @@ class DecoderAdapter:
                 chat_template=self._template,
                 add_generation_prompt=True,
                 tokenize=False,
+                enable_thinking=False,  # templates that know the word end where the answer begins, not its thoughts
             )
         except (ValueError, TypeError, jinja2.TemplateError) as error:
             raise MissingModelError(self.name, f"its chat template cannot be used: {error}") from error
@@ -144,6 +159,10 @@ class DecoderAdapter:
 
     def _encode(self, image: Pixels, longer_side: int, max_tokens: int) -> VisualTokens:
         raise NotImplementedError
+
+    def decode_side(self, longer_side: int) -> int:
+        """Return `longer_side`: the model sees no more than that."""
+        return longer_side
 
     def _checked(self, vectors: torch.Tensor) -> Floats:
         """Return visual tokens as float32 on the host.
@@ -180,18 +199,17 @@ class DecoderAdapter:
     @torch.inference_mode()
     def prefill(self, segment: Segment) -> Prefix:
         """Run what all candidates share."""
-        cache = transformers.DynamicCache()  # without a config: no layer may forget the start of the prefix
+        cache = self._new_cache()
         self._decode(follow([segment]), cache, self._layout(None, [segment]))
         return CachedPrefix(self._frozen(cache), segment)
 
+    def _new_cache(self) -> Any:
+        return transformers.DynamicCache()  # without a config: no layer may forget the start of the prefix
+
     def _frozen(self, cache: Any) -> Any:
         """Return a cache with the same states that suffixes leave as it is."""
-        frozen = transformers.DynamicCache()
-        for layer in cache.layers:
-            kept = _PrefixLayer()
-            kept.lazy_initialization(layer.keys, layer.values)
-            kept.keys, kept.values = layer.keys, layer.values
-            frozen.layers.append(kept)
+        frozen = copy.copy(cache)
+        frozen.layers = [_frozen_layer(layer) if isinstance(layer, DynamicLayer) else layer for layer in cache.layers]
         return frozen
 
     @torch.inference_mode()

@@ -236,6 +236,10 @@ class VisionLanguageModel(Protocol):
         """Return the (n, ids) float32 logits of a few tokens for (n, hidden) states."""
         ...
 
+    def compile_layers(self) -> None:
+        """Compile what can be: the first passes take up to minutes, and later ones less on a GPU."""
+        ...
+
     @property
     def row_bytes(self) -> int:
         """Memory that one packed token takes while it passes the layers, in bytes; an upper estimate."""

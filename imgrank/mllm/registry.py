@@ -15,13 +15,21 @@ from imgrank.mllm.base import VisionLanguageModel
 from imgrank.mllm.folder import open_model_folder
 
 ADAPTERS = {  # `model_type` of config.json -> module and class
+    "gemma3": ("imgrank.mllm.gemma3", "Gemma3"),
+    "idefics3": ("imgrank.mllm.idefics3", "Idefics3"),
+    "internvl": ("imgrank.mllm.internvl", "InternVL"),
+    "llava_onevision": ("imgrank.mllm.llava_onevision", "LlavaOnevision"),
     "qwen2_5_vl": ("imgrank.mllm.qwen2_5_vl", "Qwen25VL"),
+    "qwen2_vl": ("imgrank.mllm.qwen2_vl", "Qwen2VL"),
+    "qwen3_5": ("imgrank.mllm.qwen3_5", "Qwen35"),
+    "qwen3_5_moe": ("imgrank.mllm.qwen3_5", "Qwen35Moe"),
     "qwen3_vl": ("imgrank.mllm.qwen3_vl", "Qwen3VL"),
+    "smolvlm": ("imgrank.mllm.idefics3", "SmolVLM"),
 }
 
 
 def load_mllm(
-    model: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto"
+    model: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", compile: bool = False
 ) -> VisionLanguageModel:
     """Load a multimodal language model, ready to encode photos and to score pairs.
 
@@ -30,6 +38,7 @@ def load_mllm(
         revision: branch, tag or commit of an id.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "float32", "float16" or "bfloat16".
+        compile: compile the language model before its first use: minutes, for a faster device later.
 
     Raises:
         SettingsError: the architecture has no adapter (the message names those that have one), or a device or number
@@ -43,6 +52,8 @@ def load_mllm(
     module, name = _adapter_of(model, folder.config)
     adapter = getattr(importlib.import_module(module), name)
     loaded: VisionLanguageModel = adapter.load(folder, device=device, dtype=dtype)
+    if compile:
+        loaded.compile_layers()
     return loaded
 
 

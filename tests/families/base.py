@@ -33,12 +33,18 @@ class TinyFamily:
     """
 
     name: str  # `model_type` of config.json
+    variant: str = ""  # tells apart several tiny models of one family
     model_class: str  # in transformers
     special: tuple[str, ...] = ()  # special tokens beside those of the chat layout
     chat_template: str = CHATML
     photo_sizes: list[tuple[int, int]]  # (height, width) of the test photos, the first is the query
     longer_side: int = 512
     max_tokens: int = 200
+
+    @property
+    def key(self) -> str:
+        """What the tests call it: the family, and the variant where there are several."""
+        return f"{self.name}-{self.variant}" if self.variant else self.name
 
     def config(self, tokenizer: Any, hidden: int, layers: int, tower: tuple[int, int]) -> Any:
         """Return a configuration; `tower` is width and depth of the vision."""

@@ -105,6 +105,29 @@ class QwenFamily(TinyFamily):
         return network.lm_head(states)[0, -1]
 
 
+class Qwen2(QwenFamily):
+    name = "qwen2_vl"
+    model_class = "Qwen2VLForConditionalGeneration"
+    token_side = 28
+    mean_std = ([0.48, 0.46, 0.41], [0.27, 0.26, 0.28])
+
+    def config(self, tokenizer, hidden, layers, tower):
+        # This family calls the width of the tower `embed_dim`, and `hidden_size` what leaves it.
+        vision = {
+            "embed_dim": tower[0],
+            "hidden_size": hidden,
+            "depth": tower[1],
+            "num_heads": max(2, tower[0] // 64),
+            "mlp_ratio": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        }
+        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": self.section(hidden)}
+        text = self.text_settings(tokenizer, hidden, layers) | {"rope_parameters": rope}
+        return transformers.Qwen2VLConfig(text_config=text, vision_config=vision, **self.special_ids(tokenizer))
+
+
 class Qwen25(QwenFamily):
     name = "qwen2_5_vl"
     model_class = "Qwen2_5_VLForConditionalGeneration"
@@ -148,4 +171,4 @@ class Qwen3(QwenFamily):
         return transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **self.special_ids(tokenizer))
 
 
-FAMILIES = [Qwen25(), Qwen3()]
+FAMILIES = [Qwen2(), Qwen25(), Qwen3()]

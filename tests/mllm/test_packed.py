@@ -37,7 +37,7 @@ def test_windows_count_positions_and_images_see_both_ways():
     facts = RowFacts(torch.tensor([0, 1, 2, 5, 6]), torch.tensor([-1, -1, 0, 0, -1]), 3)
     (group,) = layout_of(2, [3], "cpu", facts).groups
     assert group.mask.int().tolist() == [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]]
-    assert group.sliding.int().tolist() == [[[1, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]]
+    assert group.sliding.int().tolist() == [[[1, 1, 1, 1, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]]]
 
 
 def dense_facts(facts: RowFacts, prefix: int, mask: torch.Tensor, sliding: bool) -> torch.Tensor:
@@ -47,7 +47,7 @@ def dense_facts(facts: RowFacts, prefix: int, mask: torch.Tensor, sliding: bool)
         for key in range(mask.shape[1]):
             near = not sliding or facts.positions[prefix + row] - facts.positions[key] < facts.window
             image = facts.images[key] == facts.images[prefix + row] >= 0
-            mask[row, key] &= bool((near and key <= prefix + row) or image)
+            mask[row, key] &= bool(near and (key <= prefix + row or image))
     return mask
 
 

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from imgrank.errors import ImgrankError, InputError, MissingModelError, SettingsError
 from imgrank.mllm.base import VisualTokens
+from imgrank.mllm.prompts import prompt_for
 from imgrank.mllm.registry import load_mllm
 from imgrank.mllm.segments import follow
-from tests.families import qwen
+from imgrank.rerank.packing import PairScorer
+from tests.families import qwen, qwen3_5
 
-CLASSES = {
-    "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration,
-    "qwen3_vl": transformers.Qwen3VLForConditionalGeneration,
-}
+CLASSES = {family.name: getattr(transformers, family.model_class) for family in qwen.FAMILIES + qwen3_5.FAMILIES}
 
 
-@pytest.fixture(scope="module", params=[family.name for family in qwen.FAMILIES])
+@pytest.fixture(scope="module", params=list(CLASSES))
 def model(request, model_folder):
     return load_mllm(str(model_folder(request.param)), device="cpu", dtype="float32")
 
@@ -113,7 +113,9 @@ def test_answer_rows_are_multiplied_in_float32(model_folder):
     assert (logits - expected).abs().max() < 1e-5  # bfloat16 would be off by about 0.01
 
 
-def test_chat_follows_the_template_with_its_system_message(model):
+@pytest.mark.parametrize("family", [family.name for family in qwen.FAMILIES])
+def test_chat_follows_the_template_with_its_system_message(model_folder, family):
+    model = load_mllm(str(model_folder(family)), device="cpu")
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Hi."}]}]
     assert model.chat(messages) == (
         "<|im_start|>system\nYou compare photos.<|im_end|>\n"
@@ -154,14 +156,44 @@ def test_a_tokenizer_without_the_placeholder_is_refused(model_folder, tmp_path):
         load_mllm(str(folder), device="cpu")
 
 
-def test_sliding_windows_are_refused(model_folder, tmp_path):
-    folder = shutil.copytree(model_folder("qwen2_5_vl"), tmp_path / "model")
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_sliding_windows_are_refused(model_folder, tmp_path, family):
+    folder = shutil.copytree(model_folder(family), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     config["text_config"] |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
     config["text_config"].pop("layer_types", None)
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SettingsError, match="sliding-window"):
+    with pytest.raises(SettingsError, match="sliding_attention"):
         load_mllm(str(folder), device="cpu")
+
+
+def test_checkpoints_with_the_layout_of_older_releases_load(model_folder, tmp_path):
+    # As the hub has Qwen2-VL and what was tuned from it: settings of the language model on the top level of the
+    # configuration, and the range of sizes as min_pixels and max_pixels.
+    new = model_folder("qwen2_vl")
+    old = shutil.copytree(new, tmp_path / "model")
+    config = json.loads((new / "config.json").read_text())
+    text = config.pop("text_config")
+    rope = text.pop("rope_parameters")
+    text |= {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+    }
+    text |= {"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 28}
+    for name in ("model_type", "layer_types", "dtype", "architectures"):
+        text.pop(name, None)
+    config["vision_config"].pop("model_type")
+    (old / "config.json").write_text(json.dumps(text | config))
+    assert any(name.startswith("visual.") for name in load_file(new / "model.safetensors"))  # as the hub names them
+    values = json.loads((new / "preprocessor_config.json").read_text())
+    values |= {"size": {"min_pixels": 3136, "max_pixels": 12845056}, "min_pixels": 3136, "max_pixels": 12845056}
+    (old / "preprocessor_config.json").write_text(json.dumps(values))
+    models = [load_mllm(str(folder), device="cpu", dtype="float32") for folder in (new, old)]
+    scores = []
+    for model in models:
+        query, candidate = model.encode(photos((150, 260), (90, 90)), longer_side=260, max_tokens=99)
+        scores.append(PairScorer(model, prompt_for("object")).score(query, [candidate]))
+    np.testing.assert_array_equal(*scores)
 
 
 @pytest.mark.parametrize("damage", [{"image_std": [0, 1, 1]}, {"image_mean": [1, 2]}, {"image_mean": None}])

@@ -9,11 +9,11 @@ import safetensors.torch
 
 from imgrank.errors import MissingModelError, SettingsError
 from imgrank.mllm.registry import ADAPTERS, load_mllm
-from tests.tiny_mllms import FAMILIES
+from tests.tiny_mllms import FAMILIES, TINY
 
 
 def test_every_adapter_exists_and_has_a_tiny_model_in_the_tests():
-    assert set(ADAPTERS) == set(FAMILIES)
+    assert set(ADAPTERS) == {tiny.name for tiny in TINY.values()}
     for family, (module, name) in ADAPTERS.items():
         assert getattr(importlib.import_module(module), name).family == family
 
@@ -21,16 +21,16 @@ def test_every_adapter_exists_and_has_a_tiny_model_in_the_tests():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_is_loaded_as_asked(model_folder, family):
     model = load_mllm(str(model_folder(family)), device="cpu", dtype="bfloat16")
-    assert (model.family, model.device, model.dtype) == (family, "cpu", "bfloat16")
+    assert (model.family, model.device, model.dtype) == (TINY[family].name, "cpu", "bfloat16")
     assert model.name == str(model_folder(family))
     assert model.hidden == 64
-    assert model.levels == {"qwen2_5_vl": 1, "qwen3_vl": 3}[family]
+    assert model.levels == (3 if family == "qwen3_vl" else 1)
     json.dumps(dict(model.settings))
 
 
 def test_an_unsupported_architecture_names_the_supported_ones(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))  # no weights needed to tell
-    with pytest.raises(SettingsError, match=r"'bert'.*qwen2_5_vl, qwen3_vl"):
+    with pytest.raises(SettingsError, match=r"'bert'.*internvl.*qwen3_vl"):
         load_mllm(str(tmp_path))
 
 

@@ -34,9 +34,10 @@ class Setup:
         return len(self.photos)
 
     def text(self, prompt: Prompt) -> str:
-        return self.tokenizer.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             prompt.messages(Answers()), add_generation_prompt=True, tokenize=False
         )
+        return text + " " if text.endswith(":") else text  # what stands before a digit in a reply
 
     def difference(self, logits: torch.Tensor) -> float:
         zero, one = self.tokenizer.convert_tokens_to_ids(["0", "1"])
