@@ -1,8 +1,8 @@
 """Ranked hits: the one record that `search` writes and `rerank` reads, and its text forms.
 
 A hit says `schema_version, query, rank, id, path, score, similarity`, and after re-ranking also `scorer`, and
-`probability`, `logit` and `disagreement` where that scorer defines them. Numbers are float32 and written with the fewest digits that
-read back as the same float32, so a ranking survives a pipe bit for bit.
+`probability`, `logit` and `disagreement` where that scorer defines them. Numbers are float32 and written with the
+fewest digits that read back as the same float32, so a ranking survives a pipe bit for bit.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast, get_args
@@ -16,8 +15,8 @@ from imgrank.config import (
     EncoderSettings,
     OutputFormat,
     Pooling,
-    ProjectionChoice,
     ProfileChoice,
+    ProjectionChoice,
     PromptLayout,
     Prune,
     RerankSettings,
@@ -238,7 +237,7 @@ scorer_options = together(
         "--score-cache",
         default=None,
         metavar="PATH|none",
-        help="Where the model's answers are kept, so that no pair is asked about twice.  [default: in the user's cache]",
+        help="Where the model's answers are kept, so that no pair is scored twice.  [default: in the user's cache]",
     ),
     click.option("--compile", "compiled", is_flag=True, help="Compile the model first: slow start, faster pairs."),
 )

@@ -26,7 +26,13 @@ from imgrank.images.scan import display
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import OK, STATUS_NAMES
 from imgrank.steps.embed import create_local_cache, local_tokens
-from imgrank.steps.features import LocalSource, VisualSource, default_token_settings
+from imgrank.steps.features import (
+    LocalSource,
+    VisualSource,
+    default_token_settings,
+    kept_settings,
+    visual_provenance,
+)
 
 PART = 16  # rows of one commit
 
@@ -101,7 +107,7 @@ def cache_tokens(
             base = opened.root if root is None else os.fsencode(root.resolve())
         summary = CacheSummary(name, known=known)
         if mllm is not None and settings is None and stored is not None:
-            settings = TokenSettings.from_json(stored.settings)
+            settings = kept_settings(stored)
         plan = _plan(mllm, settings, device, dtype)
         if stored is not None:
             _check_same(bundle, name, stored, plan.provenance)
@@ -172,7 +178,7 @@ def _plan(mllm: str | None, settings: TokenSettings | None, device: str, dtype: 
     model = load_mllm(name, device=device, dtype=dtype)
     settings = settings or default_token_settings(model)
     visual = VisualSource(model, settings)
-    provenance = Provenance(name, model.revision, settings.to_json())
+    provenance = visual_provenance(name, model, settings)
 
     def create_visual(h5: h5py.File, cache: str) -> None:
         schema = visual.codec.columns(model.levels, model.hidden)

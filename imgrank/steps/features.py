@@ -6,6 +6,8 @@ from its file with the settings that caching would use, so caching changes the t
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -80,7 +82,7 @@ def local_provenance(settings: LocalSettings) -> Provenance:
 
 
 def default_token_settings(model: VisionLanguageModel) -> TokenSettings:
-    """Return how photos become visual tokens where the user does not say: a tuned model sees no more than in training."""
+    """Return how photos become tokens where the user does not say: a tuned model sees no more than in training."""
     from imgrank.mllm.profiles import profile_of
 
     settings = TokenSettings()
@@ -88,6 +90,32 @@ def default_token_settings(model: VisionLanguageModel) -> TokenSettings:
     if profile is None:
         return settings
     return replace(settings, max_tokens=min(settings.max_tokens, profile.max_image_tokens))
+
+
+def visual_provenance(name: str, model: VisionLanguageModel, settings: TokenSettings) -> Provenance:
+    """Return the provenance of a cache of visual tokens: which weights, how photos reach them, and what is kept.
+
+    The number type of the model is left out: tokens that were computed in bfloat16 serve a scorer in float32.
+    """
+    vision = {key: value for key, value in model.settings.items() if key != "dtype"}
+    return Provenance(
+        name, model.revision, json.dumps({**dataclasses.asdict(settings), "vision": vision}, sort_keys=True)
+    )
+
+
+def kept_settings(provenance: Provenance) -> TokenSettings:
+    """Return what a cache of visual tokens keeps of an image."""
+    values = json.loads(provenance.settings)
+    values.pop("vision", None)
+    return TokenSettings.from_json(json.dumps(values))
+
+
+def differing_vision(provenance: Provenance, model: VisionLanguageModel) -> str:
+    """Name what about photos differs between how a cache was made and what a model does now; empty: nothing."""
+    held = json.loads(provenance.settings).get("vision", {})
+    here = json.loads(visual_provenance("", model, TokenSettings()).settings)["vision"]
+    changed = sorted(key for key in held.keys() | here.keys() if held.get(key) != here.get(key))
+    return ", ".join(f"{key} was {held.get(key)} and is {here.get(key)}" for key in changed)
 
 
 class VisualSource:

@@ -1,4 +1,4 @@
-"""Chooses what re-ranks: a scorer, and where the features of photos come from, by what a bundle holds and a user asks."""
+"""Chooses what re-ranks, by what a bundle holds and a user asks: a scorer, and where the features come from."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 from imgrank.bundle import layout
 from imgrank.bundle.file import Bundle
 from imgrank.bundle.tokens import TokenTable
-from imgrank.config import RerankSettings, TokenSettings
+from imgrank.config import RerankSettings
 from imgrank.errors import MismatchError, SettingsError
 from imgrank.progress import Reporter
 from imgrank.rerank.score_cache import default_path, fingerprint
 from imgrank.rerank.scorers import Scorer
-from imgrank.steps.features import FeatureSource, LocalSource, VisualSource, default_token_settings
+from imgrank.steps.features import (
+    FeatureSource,
+    LocalSource,
+    VisualSource,
+    default_token_settings,
+    differing_vision,
+    kept_settings,
+)
 
 if TYPE_CHECKING:
     from imgrank.mllm.answers import Answers
@@ -123,7 +130,15 @@ def _visual(bundle: Bundle, settings: RerankSettings, request: Request, table: T
             f"not of {name} ({model.revision}); cache its tokens under another name: "
             f"imgrank cache-tokens {bundle.path} --mllm {name} --cache NAME",
         )
-    kept = default_token_settings(model) if table is None else TokenSettings.from_json(table.provenance.settings)
+    kept = default_token_settings(model)
+    if table is not None:
+        kept = kept_settings(table.provenance)
+        if changed := differing_vision(table.provenance, model):
+            raise MismatchError(
+                bundle.path,
+                f"cache {table.name!r} was made while {name} prepared photos in another way: {changed}; make it again: "
+                f"imgrank cache-tokens {bundle.path} --mllm {name} --cache {table.name} --overwrite",
+            )
     source = VisualSource(model, kept)
     if settings.scorer == "maxsim":
         return SecondStage(table, source, VisualMaxSimScorer())

@@ -1,6 +1,7 @@
 """Re-ranking by a language model over a real bundle: what is scored, what is known from before, and what is asked."""
 
 import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
@@ -145,9 +146,19 @@ def test_the_cache_of_a_model_that_moved_is_found_by_its_weights(cached, tmp_pat
 
 def test_tokens_of_another_model_are_refused_with_the_command_to_run(cached, tmp_path):
     other = save_tiny_mllm(tmp_path / "other", "qwen3_vl", seed=1)
-    with pytest.raises(MismatchError, match="imgrank cache-tokens .* --cache NAME"):
+    with pytest.raises(MismatchError, match=r"imgrank cache-tokens .* --cache NAME"):
         searcher(cached, request=Request(mllm=str(other), cache="default"))
     assert searcher(cached, request=Request(mllm=str(other))).reranker.stage.table is None
+
+
+def test_tokens_of_photos_prepared_in_another_way_are_refused(cached, tmp_path):
+    changed = shutil.copytree(cached / "mllm", tmp_path / "changed")
+    file = changed / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_mean": [0.4, 0.5, 0.5]}))
+    with pytest.raises(MismatchError, match=r"mean was \[0.5, 0.5, 0.5\] and is \[0.4, 0.5, 0.5\].*--overwrite"):
+        searcher(cached, request=Request(mllm=str(changed)))
+    # The number type is no such difference: a cache made on a GPU serves a CPU.
+    assert searcher(cached, dtype="bfloat16").search(query(cached)).hits
 
 
 class Named:
