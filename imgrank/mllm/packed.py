@@ -36,7 +36,7 @@ class RowFacts:
             and not of their rows, so that pruning moves nothing into or out of a window.
         images: (prefix + rows,) int64, the same number (from 0) for the rows of one image, which see each other both
             ways; -1 for text.
-        window: how far a token of a sliding layer sees; None where no layer slides.
+        window: how far back a token of a sliding layer sees; None where no layer slides.
     """
 
     positions: torch.Tensor
@@ -45,11 +45,12 @@ class RowFacts:
 
     def allows(self, query: torch.Tensor, key: torch.Tensor, *, sliding: bool) -> torch.Tensor:
         """Tell which rows see which, of those that may at all; `query` and `key` broadcast against each other."""
-        seen = key <= query
+        seen = (key <= query) | ((self.images[query] == self.images[key]) & (self.images[query] >= 0))
         if sliding and self.window is not None:
-            seen = seen & (self.positions[query] - self.positions[key] < self.window)
-        same = (self.images[query] == self.images[key]) & (self.images[query] >= 0)
-        return seen | same
+            # The window cuts images, too. Releases of transformers around 5.5 left them whole; the two are the same
+            # for windows that hold an image.
+            seen = seen & (self.positions[key] > self.positions[query] - self.window)
+        return seen
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from imgrank.errors import SettingsError
-from imgrank.mllm.folder import ModelFolder
 from imgrank.mllm.qwen_vl import QwenVL
 
 
@@ -14,9 +10,3 @@ class Qwen25VL(QwenVL):
 
     family = "qwen2_5_vl"
     model_class = "Qwen2_5_VLForConditionalGeneration"
-
-    def __init__(self, folder: ModelFolder, network: Any, tokenizer: Any, *, device: str, dtype: str) -> None:
-        super().__init__(folder, network, tokenizer, device=device, dtype=dtype)
-        kinds = set(getattr(network.config.text_config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
-            raise SettingsError(f"model {self.name!r}: sliding-window attention is not supported for {self.family}")

@@ -27,9 +27,15 @@ class QwenVL(DecoderAdapter):
     """Base of the Qwen-VL adapters."""
 
     axes: ClassVar[int] = 3
+    layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention"})  # that the language model may have
 
     def __init__(self, folder: ModelFolder, network: Any, tokenizer: Any, *, device: str, dtype: str) -> None:
         super().__init__(folder, network, tokenizer, device=device, dtype=dtype)
+        kinds = set(getattr(self._text_config, "layer_types", None) or []) - self.layer_kinds
+        if kinds:
+            raise SettingsError(
+                f"model {self.name!r}: layers of kind {', '.join(sorted(kinds))} are not supported for {self.family}"
+            )
         self._patches = patch_settings(folder, network.config.vision_config)
 
     @property

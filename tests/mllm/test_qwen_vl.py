@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from imgrank.errors import ImgrankError, InputError, MissingModelError, SettingsError
 from imgrank.mllm.base import VisualTokens
@@ -169,7 +169,7 @@ def test_sliding_windows_are_refused(model_folder, tmp_path, family):
 
 def test_checkpoints_with_the_layout_of_older_releases_load(model_folder, tmp_path):
     # As the hub has Qwen2-VL and what was tuned from it: settings of the language model on the top level of the
-    # configuration, and the range of sizes as min_pixels and max_pixels.
+    # configuration, the range of sizes as min_pixels and max_pixels, and tensors called model.layers and visual.
     new = model_folder("qwen2_vl")
     old = shutil.copytree(new, tmp_path / "model")
     config = json.loads((new / "config.json").read_text())
@@ -184,7 +184,12 @@ def test_checkpoints_with_the_layout_of_older_releases_load(model_folder, tmp_pa
         text.pop(name, None)
     config["vision_config"].pop("model_type")
     (old / "config.json").write_text(json.dumps(text | config))
-    assert any(name.startswith("visual.") for name in load_file(new / "model.safetensors"))  # as the hub names them
+    weights = load_file(new / "model.safetensors")  # some releases save the hub's names, others their own
+    named = {
+        name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): weight
+        for name, weight in weights.items()
+    }
+    save_file(named, old / "model.safetensors", metadata={"format": "pt"})
     values = json.loads((new / "preprocessor_config.json").read_text())
     values |= {"size": {"min_pixels": 3136, "max_pixels": 12845056}, "min_pixels": 3136, "max_pixels": 12845056}
     (old / "preprocessor_config.json").write_text(json.dumps(values))
