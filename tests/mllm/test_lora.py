@@ -73,6 +73,7 @@ def difference(network, family, base, photos):
     text = tokenizer.apply_chat_template(
         prompt_for("object").messages(Answers()), add_generation_prompt=True, tokenize=False
     )
+    text += " " if text.endswith(":") else ""  # what stands before a digit in a reply
     logits = TINY[family].plain(network, tokenizer, base, text, photos)
     zero, one = tokenizer.convert_tokens_to_ids(["0", "1"])
     return float(logits[one] - logits[zero])

@@ -291,7 +291,10 @@ with ScoreCache(path, limit_bytes=limit, on_trouble=lambda message: sys.exit(mes
         shared = [(10_000 + 100 * number + put % 100).to_bytes(16, "big")]
         cache.put(fingerprint(model="m"), b"q" * 16, shared, np.full(1, number, np.float32))
         print(put, flush=True)
-        if not (cache.get(fingerprint(model="m"), query, images) == np.arange(20) + number + put).all():
+        found = cache.get(fingerprint(model="m"), query, images)
+        # With a small limit, other processes may turn both generations while this one waits for its turn.
+        gone = np.isnan(found) if limit < 2**29 else False
+        if not ((found == np.arange(20) + number + put) | gone).all():
             sys.exit("not what was put")
 """
 
@@ -332,7 +335,7 @@ def test_processes_may_turn_the_generations_together(path: Path) -> None:
     writers = [start_writer(path, number, 100, start=start, limit=100_000) for number in range(1, 4)]
     for writer in writers:
         _, errors = writer.communicate(timeout=120)
-        assert (writer.returncode, errors) == (0, "")  # each found what it had just put
+        assert (writer.returncode, errors) == (0, "")  # none found anything but what it had put
     assert path.stat().st_size < 150_000
     assert_sound(path)
 
