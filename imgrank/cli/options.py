@@ -239,7 +239,7 @@ scorer_options = together(
         metavar="PATH|none",
         help="Where the model's answers are kept, so that no pair is scored twice.  [default: in the user's cache]",
     ),
-    click.option("--compile", "compiled", is_flag=True, help="Compile the model first: slow start, faster pairs."),
+    click.option("--compile", "compiled", is_flag=True, help="Compile layers first: a slow start, for a GPU."),
 )
 
 output_options = together(

@@ -99,16 +99,20 @@ class DecoderAdapter:
     @property
     def kernel(self) -> str:
         """How packed attention is computed."""
-        return attention_kernel(self.device)
+        return attention_kernel(self.device, self._head_dim, torch_dtype(self.dtype))
+
+    @property
+    def _head_dim(self) -> int:
+        text = self._text_config
+        return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
     @property
     def row_bytes(self) -> int:
         """Memory of one packed token: of the layer that holds most, since layers leave nothing behind."""
         text = self._text_config
-        dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         # The stream and its norms; gate, up and their product; queries, keys, values and their turned copies, with
         # room for what attention gathers.
-        numbers = 8 * text.hidden_size + 4 * text.intermediate_size + 8 * text.num_attention_heads * dim
+        numbers = 8 * text.hidden_size + 4 * text.intermediate_size + 8 * text.num_attention_heads * self._head_dim
         return int(numbers * torch_dtype(self.dtype).itemsize)
 
     def compile_layers(self) -> None:
@@ -225,7 +229,7 @@ class DecoderAdapter:
         """Say what each row may attend to; None: plain causal attention, for the only suffix of no prefix."""
         if prefix is None:
             return None
-        return layout_of(prefix.length, [len(suffix) for suffix in suffixes], self.device)
+        return layout_of(prefix.length, [len(suffix) for suffix in suffixes], self.device, kernel=self.kernel)
 
     def _decode(self, segment: Segment, cache: Any, layout: Layout | None) -> torch.Tensor:
         """Run the language model; return its (length, hidden) final states. Without a layout: plain causal."""

@@ -103,7 +103,7 @@ class Gemma3(DecoderAdapter):
         start = sum(segment.span for segment in shared)
         positions = [segment.positions[0] for segment in shared] + [s.positions[0] + start for s in suffixes]
         facts = RowFacts(torch.cat(positions), _image_numbers([*shared, *suffixes]), self._text_config.sliding_window)
-        return layout_of(sum(map(len, shared)), [len(suffix) for suffix in suffixes], self.device, facts)
+        return layout_of(sum(map(len, shared)), [len(suffix) for suffix in suffixes], self.device, facts, self.kernel)
 
     def _plain_inputs(
         self, images: Sequence[Pixels], longer_side: int, max_tokens: int

@@ -157,7 +157,7 @@ def test_the_flex_kernel_gives_the_same_scores(model, tokens, prompt, monkeypatc
     used = []
     flex = packed._flex
     monkeypatch.setattr(packed, "_flex", lambda *args, **kwargs: used.append(1) or flex(*args, **kwargs))
-    monkeypatch.setattr(packed, "attention_kernel", lambda device: "flex")
+    monkeypatch.setattr(type(model), "kernel", "flex")
     np.testing.assert_allclose(PairScorer(model, prompt).score(tokens[0], pruned), expected, atol=2e-5, rtol=0)
     assert len(used) == 2 * 4  # prefix and suffixes, in every layer
 

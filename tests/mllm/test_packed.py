@@ -1,9 +1,11 @@
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgrank.mllm import packed
 from imgrank.mllm.packed import RowFacts, layout_of, packed_attention
 
 
@@ -97,3 +99,29 @@ def test_without_a_layout_attention_is_plain_and_causal():
     found, _ = packed_attention(module, query, key, value, None, scaling=0.3)
     scores = (query @ key.transpose(2, 3) * 0.3).masked_fill(~dense_mask(0, [5]), float("-inf"))
     torch.testing.assert_close(found, (scores.softmax(-1) @ value).transpose(1, 2), atol=1e-5, rtol=0)
+
+
+def test_a_kernel_that_fails_is_replaced_and_running_out_of_memory_is_not_hidden(monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    states = [torch.randn(1, 2, 5, 24, generator=random) for _ in range(3)]
+    plain, flex = (replace(layout_of(0, [3, 2], "cpu"), kernel=kernel) for kernel in ("sdpa", "flex"))
+    expected, _ = packed_attention(torch.nn.Identity(), *states, None, packed_layout=plain)
+    monkeypatch.setattr(packed, "_FLEX_FAILED", set())
+
+    def full(*arguments, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(packed, "_flex", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        packed_attention(torch.nn.Identity(), *states, None, packed_layout=flex)
+    tries = []
+
+    def broken(*arguments, **named):
+        tries.append(1)
+        raise ValueError("no valid triton configs")
+
+    monkeypatch.setattr(packed, "_flex", broken)
+    for _ in range(2):
+        found, _ = packed_attention(torch.nn.Identity(), *states, None, packed_layout=flex)
+        torch.testing.assert_close(found, expected)
+    assert len(tries) == 1
