@@ -49,7 +49,7 @@ OWNERS = {  # library -> where it may be imported
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},
-    "torch": {"encode", "mllm", "rerank.packing", "devices", "pretrained", "steps.doctor", "training"},
+    "torch": {"encode", "mllm", "rerank.packing", "devices", "pretrained", "steps.bench", "steps.doctor", "training"},
 }
 
 

@@ -16,6 +16,7 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "models": "imgrank.cli.models",
     "doctor": "imgrank.cli.doctor",
     "info": "imgrank.cli.info",
+    "bench": "imgrank.cli.bench",
     "demo": "imgrank.cli.demo",
 }
 

@@ -43,7 +43,7 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            close = difflib.get_close_matches(args[0], self._table, n=2) if args else []
+            close = difflib.get_close_matches(args[0], self._table, n=2, cutoff=0.65) if args else []
             if not close:
                 raise
             raise click.UsageError(f"No command {args[0]!r}. Did you mean {' or '.join(close)}?", ctx) from error
