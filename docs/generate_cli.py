@@ -7,6 +7,7 @@ python docs/generate_cli.py --check   fails when it is not up to date
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -23,17 +24,20 @@ Made from `--help` by `docs/generate_cli.py`; do not edit. What all commands sha
 
 def page() -> str:
     """Return the text of the page."""
-    parts = [HEAD]
-    context = click.Context(cli, info_name="imgrank")
-    for command, name in [(cli, "imgrank")] + [
-        (cli.get_command(context, child), f"imgrank {child}") for child in cli.list_commands(context)
-    ]:
-        assert command is not None
-        own = click.Context(
-            command, info_name=name, help_option_names=["-h", "--help"], max_content_width=100, terminal_width=100
-        )
-        parts.append(f"## {name}\n\n```text\n{command.get_help(own)}\n```\n")
-    return "\n".join(parts)
+    return "\n".join([HEAD, *sections(cli, "imgrank")])
+
+
+def sections(command: click.Command, name: str) -> Iterator[str]:
+    """Yield the section of a command, and those of the commands below it."""
+    own = click.Context(
+        command, info_name=name, help_option_names=["-h", "--help"], max_content_width=100, terminal_width=100
+    )
+    yield f"## {name}\n\n```text\n{command.get_help(own)}\n```\n"
+    if isinstance(command, click.Group):
+        for child in command.list_commands(own):
+            below = command.get_command(own, child)
+            assert below is not None
+            yield from sections(below, f"{name} {child}")
 
 
 def main() -> None:
