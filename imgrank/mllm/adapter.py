@@ -72,6 +72,8 @@ class DecoderAdapter:
         self.device, self.dtype = device, dtype
         self._network, self._tokenizer = network, tokenizer
         self._template = folder.chat_template
+        self._ends: torch.Tensor | None = None  # of the packed run that is on; see `_read_ends_only`
+        self._read_ends_only()
         self.image_token: int = network.config.image_token_id
         self.hidden: int = self._text_config.hidden_size
         placeholder = tokenizer.convert_ids_to_tokens(self.image_token)
@@ -117,8 +119,9 @@ class DecoderAdapter:
 
     def compile_layers(self) -> None:
         """Compile the parts of the layers that see neither a cache nor a layout, once for all lengths."""
+        last = self._decoder.layers[-1].mlp  # runs on a few rows only; see `_read_ends_only`
         for module in self._decoder.modules():
-            if type(module).__name__.endswith(("MLP", "RMSNorm")):
+            if type(module).__name__.endswith(("MLP", "RMSNorm")) and module is not last:
                 module.compile(dynamic=True)
 
     @property
@@ -204,7 +207,8 @@ class DecoderAdapter:
     def prefill(self, segment: Segment) -> Prefix:
         """Run what all candidates share."""
         cache = self._new_cache()
-        self._decode(follow([segment]), cache, self._layout(None, [segment]))
+        with self._reading(torch.zeros(0, dtype=torch.long, device=self.device)):
+            self._decode(follow([segment]), cache, self._layout(None, [segment]))
         return CachedPrefix(self._frozen(cache), segment)
 
     def _new_cache(self) -> Any:
@@ -223,13 +227,43 @@ class DecoderAdapter:
             raise TypeError("this prefix was not made by this model")
         layout = self._layout(prefix, suffixes)
         assert layout is not None  # only a prefix may do without
-        return self._decode(side_by_side(suffixes, prefix.segment.span), prefix.cache, layout)[layout.ends]
+        with self._reading(layout.ends):
+            return self._decode(side_by_side(suffixes, prefix.segment.span), prefix.cache, layout)[layout.ends]
 
     def _layout(self, prefix: CachedPrefix | None, suffixes: Sequence[Segment]) -> Layout | None:
         """Say what each row may attend to; None: plain causal attention, for the only suffix of no prefix."""
         if prefix is None:
             return None
         return layout_of(prefix.length, [len(suffix) for suffix in suffixes], self.device, kernel=self.kernel)
+
+    def _read_ends_only(self) -> None:
+        """Let the last layer's MLP, more than half of that layer, compute only the rows that somebody reads.
+
+        Nothing follows it but the final norm and the answers, which want the last row of each suffix, and of a prefix
+        none. The zeros in the other rows go nowhere.
+        """
+        mlp = self._decoder.layers[-1].mlp
+        whole = mlp.forward
+
+        def forward(states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            if self._ends is None:
+                found: torch.Tensor = whole(states, *args, **kwargs)
+                return found
+            output = torch.zeros_like(states)
+            if len(self._ends):
+                output[:, self._ends] = whole(states[:, self._ends], *args, **kwargs)
+            return output
+
+        mlp.forward = forward
+
+    @contextmanager
+    def _reading(self, ends: torch.Tensor) -> Iterator[None]:
+        """Say which rows of the final states will be read."""
+        self._ends = ends
+        try:
+            yield
+        finally:
+            self._ends = None
 
     def _decode(self, segment: Segment, cache: Any, layout: Layout | None) -> torch.Tensor:
         """Run the language model; return its (length, hidden) final states. Without a layout: plain causal."""

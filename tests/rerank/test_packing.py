@@ -159,6 +159,21 @@ def test_the_prefix_runs_once_for_many_calls(setup, monkeypatch):
     assert len(runs) == 1
 
 
+def test_the_last_layer_computes_only_what_is_read(setup, monkeypatch):
+    scorer = PairScorer(setup.model, prompt_for("object"), chunk_tokens=100_000)
+    plain = setup.model._decoder.layers[-1].mlp
+    seen = []
+    handle = next(module for module in plain.modules() if isinstance(module, torch.nn.Linear)).register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].flatten(0, -2).shape[0])
+    )
+    try:
+        scorer.score(setup.tokens[0], setup.tokens[1:])
+    finally:
+        handle.remove()
+    assert seen
+    assert set(seen) <= set(range(1, setup.count))  # a row for each candidate; experts see some of them; no prefix
+
+
 def test_symmetric_scores_ask_in_both_orders(setup):
     prompt = Prompt("mine", "Query {query} and candidate {candidate}: say {positive} or {negative}.")
     scorer = SymmetricPairScorer(setup.model, prompt, chunk_tokens=200)
