@@ -4,11 +4,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import safetensors.torch
 
 from imgrank.errors import MissingModelError, SettingsError
+from imgrank.mllm.prompts import prompt_for
 from imgrank.mllm.registry import ADAPTERS, load_mllm
+from imgrank.rerank.packing import PairScorer
 from tests.tiny_mllms import FAMILIES, TINY
 
 
@@ -87,3 +90,18 @@ def test_the_list_of_adapters_costs_no_model_library():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_layers_score_the_same(model_folder):
+    random = np.random.default_rng(0)
+    photos = [random.integers(0, 256, (100, 130, 3), dtype=np.uint8) for _ in range(4)]
+    scores = []
+    for compiled in (False, True):
+        model = load_mllm(str(model_folder("qwen3_vl")), device="cpu", dtype="float32", compile=compiled)
+        tokens = model.encode(photos, longer_side=128, max_tokens=50)
+        scorer = PairScorer(model, prompt_for("object"))
+        scores.append(scorer.score(tokens[0], tokens[1:]))
+        few = scorer.score(tokens[0], [tokens[1].take([0, 2])])  # another length runs without compiling anew
+        assert np.isfinite(few).all()
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-4, rtol=0)
