@@ -98,26 +98,26 @@ def test_what_cannot_be_built_is_refused(model_folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("family", "weights", "windows"),
+    ("family", "weights", "last", "windows"),
     [
         # hidden 64, 4 layers, 4 heads of 16, 2 of keys, feed-forward 128: 2 x 64 x 64 + 2 x 64 x 32 + 3 x 64 x 128
-        ("qwen3_vl", 4 * 36_864, (None,) * 4),
+        ("qwen3_vl", 4 * 36_864, 24_576, (None,) * 4),
         # heads of 32: 2 x 64 x 128 + 2 x 64 x 64 + 3 x 64 x 128
-        ("gemma3", 4 * 49_152, (24, 24, None, 24)),
+        ("gemma3", 4 * 49_152, 24_576, (24, 24, None, 24)),
         # 2 of 4 experts, a shared one and its gate, the router: 3 x 3 x 64 x 64 + 64 + 4 x 64 in each layer; one layer
         # with gated attention: 3 x 64 x 64 + 2 x 64 x 32; three without: 64 x (96 + 32 + 8) + 96 x 4 + 32 x 64
-        ("qwen3_5_moe", 4 * 37_184 + 16_384 + 3 * 11_136, (None,)),
+        ("qwen3_5_moe", 4 * 37_184 + 16_384 + 3 * 11_136, 37_184, (None,)),
     ],
 )
-def test_the_work_of_a_token_by_hand(model_folder, family, weights, windows):
+def test_the_work_of_a_token_by_hand(model_folder, family, weights, last, windows):
     work = decoder_work(random_mllm(model_folder(family), device="cpu", dtype="float32"))
-    assert (work.weights, work.windows, work.heads) == (weights, windows, 4)
+    assert (work.weights, work.last, work.windows, work.heads) == (weights, last, windows, 4)
 
 
 def test_operations_by_hand():
-    work = DecoderWork(weights=10, windows=(None, 4), heads=2, dim=3)
-    assert work.prefix(6) == 6 * (2 * 10 + 24 * (3 + 3))
-    assert work.suffixes(6, [2, 4]) == 2 * (20 + 24 * (7 + 4)) + 4 * (20 + 24 * (8 + 4))
+    work = DecoderWork(weights=10, last=4, windows=(None, 4), heads=2, dim=3)
+    assert work.prefix(6) == 6 * (2 * 6 + 24 * (3 + 3))
+    assert work.suffixes(6, [2, 4]) == 2 * (12 + 24 * (7 + 4)) + 4 * (12 + 24 * (8 + 4)) + 2 * 2 * 4
 
 
 def test_operations_are_those_that_torch_counts(model_folder):
@@ -128,11 +128,12 @@ def test_operations_are_those_that_torch_counts(model_folder):
     prefix_rows, suffix_rows = _rows(scorer, query, candidates)
     with FlopCounterMode(display=False) as counter:
         pairs = scorer.about(query)
-    assert products(counter) == 2 * work.weights * prefix_rows
+    assert products(counter) == 2 * (work.weights - work.last) * prefix_rows
     with FlopCounterMode(display=False) as counter:
         list(pairs.chunks(candidates))
     answers = 2 * 3 * model.hidden * 2  # the output layer for 3 pairs and 2 words
-    assert products(counter) == 2 * work.weights * 3 * suffix_rows + answers
+    rows = 2 * (work.weights - work.last) * 3 * suffix_rows + 2 * work.last * 3
+    assert products(counter) == rows + answers
 
 
 def products(counter):
