@@ -7,6 +7,7 @@ model: whether something fits is found out by whoever runs it.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -69,6 +70,15 @@ def _why_no_cuda() -> str:
     if torch.version.cuda is None and torch.version.hip is None:
         return "this torch was built without CUDA (reinstall torch as https://pytorch.org shows)"
     return "torch finds no usable GPU (is the driver loaded? `nvidia-smi` tells)"
+
+
+def device_name(device: str) -> str:
+    """Return what a device is called by its maker, as far as that is known."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
 
 
 def free_memory(device: str) -> int | None:

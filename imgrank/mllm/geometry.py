@@ -114,7 +114,9 @@ def tokens_of(family: str, shape: Geometry, height: int, width: int, *, longer_s
         max_tokens: at most so many.
     """
     if shape.tile is None:
-        rows, columns = _free_grid(shape, height, width, longer_side, max_tokens)
+        from imgrank.mllm.preprocess import token_grid
+
+        rows, columns = token_grid(height, width, longer_side=longer_side, max_tokens=max_tokens, settings=shape)
         return rows * columns
     rows, columns = 1, 1
     if family == "internvl":
@@ -124,14 +126,13 @@ def tokens_of(family: str, shape: Geometry, height: int, width: int, *, longer_s
         width, height = fitted_size(width, height, longer_side)
         most = min(max_tokens // shape.tile_tokens - 1, shape.most_tiles)
         rows, columns = tile_grid(height, width, side=shape.tile, most=most)
-    elif family in ("idefics3", "smolvlm") and min(longer_side // shape.tile, shape.most_tiles) > 1:
+    elif family in ("idefics3", "smolvlm"):
         rows, columns = _idefics3_tiles(shape, height, width, longer_side, max_tokens)
     tiles = rows * columns
     return (tiles + (tiles > 1)) * shape.tile_tokens
 
 
 def _idefics3_tiles(shape: Geometry, height: int, width: int, longer_side: int, max_tokens: int) -> tuple[int, int]:
-    # This needs torch to be imported; at the default `longer_side` no published model cuts, and nobody comes here.
     from imgrank.mllm.idefics3_tiles import TileSettings, tile_grid
 
     assert shape.tile is not None
@@ -147,19 +148,6 @@ def _idefics3_tiles(shape: Geometry, height: int, width: int, longer_side: int, 
         std=(1.0, 1.0, 1.0),
     )
     return tile_grid(height, width, longer_side=longer_side, max_tokens=max_tokens, settings=settings)
-
-
-def _free_grid(shape: Geometry, height: int, width: int, longer_side: int, max_tokens: int) -> tuple[int, int]:
-    # The rule of `imgrank.mllm.preprocess.token_grid`, which needs torch to be imported.
-    side = shape.token_side
-    reduced = longer_side / max(height, width)
-    scale = max(min(1.0, reduced), min(math.sqrt(shape.min_pixels / (height * width)), reduced))
-    rows, columns = max(1, round(height * scale / side)), max(1, round(width * scale / side))
-    if rows * columns > max_tokens:
-        scale = math.sqrt(max_tokens * side * side / (height * width))
-        rows = min(max(1, math.floor(height * scale / side)), max_tokens)
-        columns = min(max(1, math.floor(width * scale / side)), max_tokens // rows)
-    return rows, columns
 
 
 _TRANSFORMERS = {  # pixels per patch and per tile where config.json says neither

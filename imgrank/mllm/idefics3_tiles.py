@@ -1,6 +1,6 @@
 """Photos to the square tiles that the vision tower of Idefics3 and SmolVLM receives (arXiv:2408.12637).
 
-Knows sizes and numbers, no weights.
+Knows sizes and numbers, no weights. Imports torch only where there are pixels.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from imgrank.arrays import Pixels
 from imgrank.errors import SettingsError
 from imgrank.images.resize import RESAMPLING, check_pixels, normalize, resize
 from imgrank.mllm.folder import ModelFolder
+
+if TYPE_CHECKING:
+    import torch
 
 _LARGEST = 4096  # pixels: the family never makes a side longer
 
@@ -145,6 +147,8 @@ def cut(image: Pixels, tiles: tuple[int, int], settings: TileSettings) -> torch.
     Raises:
         InputError: not a (height, width, 3) uint8 array with pixels in it.
     """
+    import torch
+
     check_pixels(image)
     rows, columns = tiles
     side, resample = settings.side, settings.resample
@@ -165,6 +169,8 @@ def patch_places(settings: TileSettings, table: int) -> torch.Tensor:
     whose rounding decides where a patch meets the border of two places; with the published checkpoints they are 0, 1,
     2 and so on.
     """
+    import torch
+
     patches = settings.side // settings.patch
     borders = torch.arange(1 / table, 1.0, 1 / table)
     along = torch.arange(patches, dtype=torch.float32) * (1.0 / torch.tensor([patches]))

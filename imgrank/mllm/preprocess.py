@@ -1,18 +1,21 @@
 """Photos to the patches that a vision tower with a free grid receives (Qwen2-VL's way, arXiv:2409.12191).
 
-Knows sizes and numbers, no weights.
+Knows sizes and numbers, no weights. Imports torch only where there are pixels: `imgrank models` counts tokens without
+it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from imgrank.arrays import Pixels
 from imgrank.errors import SettingsError
 from imgrank.images.resize import check_pixels, normalize, resize
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,19 @@ class PatchSettings:
         return self.patch * self.merge
 
 
-def token_grid(
-    height: int, width: int, *, longer_side: int, max_tokens: int, settings: PatchSettings
-) -> tuple[int, int]:
+class TokenSize(Protocol):
+    """How large a token is, and a photo at least."""
+
+    @property
+    def token_side(self) -> int:
+        """Pixels per token side."""
+
+    @property
+    def min_pixels(self) -> int:
+        """Smaller photos are enlarged to so many pixels."""
+
+
+def token_grid(height: int, width: int, *, longer_side: int, max_tokens: int, settings: TokenSize) -> tuple[int, int]:
     """Choose the (rows, columns) of tokens for a photo.
 
     The longer side is reduced to `longer_side` and never enlarged to it (a departure from arXiv:2604.13268, which
@@ -78,6 +91,8 @@ def patches(image: Pixels, rows: int, columns: int, settings: PatchSettings) -> 
     Raises:
         InputError: not a (height, width, 3) uint8 array with pixels in it.
     """
+    import torch
+
     check_pixels(image)
     patch, merge = settings.patch, settings.merge
     resized = resize(image, rows * settings.token_side, columns * settings.token_side, "bicubic")

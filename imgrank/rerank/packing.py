@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from imgrank.arrays import Floats
+from imgrank.arrays import Floats, Pixels
 from imgrank.devices import free_memory, is_out_of_memory
 from imgrank.errors import ImgrankError, InputError, MissingDeviceError, SettingsError
 from imgrank.mllm.answers import Answers
@@ -85,6 +85,22 @@ class PairScorer:
         """
         chunks = self.about(query).chunks(candidates)
         return np.concatenate([np.zeros(0, dtype=np.float32), *chunks])
+
+    def score_plainly(self, query: Pixels, candidate: Pixels, *, longer_side: int, max_tokens: int) -> float:
+        """Return the logit difference by the model's published forward on the pixels of one pair: slow, for checks.
+
+        Args:
+            query: (height, width, 3) uint8.
+            candidate: likewise.
+            longer_side: as for `VisionLanguageModel.encode`.
+            max_tokens: likewise.
+        """
+        text, image = self.rendered, self.model.image_token
+        ids = [*text.before, image, *text.between, image, *text.after]
+        pair = [query, candidate] if text.query_first else [candidate, query]
+        logits = self.model.plain_logits(ids, pair, text.answer_ids, longer_side=longer_side, max_tokens=max_tokens)
+        negative, positive = logits.tolist()
+        return float(positive - negative)
 
     def about(self, query: VisualTokens) -> QueryPairs:
         """Get ready to score candidates of one query, in as many calls as one likes.

@@ -7,7 +7,6 @@ depend on what they say. It measures time and memory only; whether scores are ri
 from __future__ import annotations
 
 import importlib.metadata
-import platform
 import statistics
 import sys
 import tempfile
@@ -22,9 +21,9 @@ import numpy as np
 from imgrank.bundle import file
 from imgrank.bundle.images import append_images
 from imgrank.bundle.provenance import Provenance
-from imgrank.bundle.tokens import ImageTokens, TokenColumn, append_tokens, create_tokens
+from imgrank.bundle.tokens import append_tokens, create_tokens
 from imgrank.config import PromptLayout, RerankSettings, TokenDtype, TokenSettings
-from imgrank.devices import pick_device, pick_dtype, torch_dtype
+from imgrank.devices import device_name, pick_device, pick_dtype, torch_dtype
 from imgrank.errors import SettingsError
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import NO_DIGEST, OK, ImageRecord
@@ -208,7 +207,6 @@ def _measure(
 def _facts(model: VisionLanguageModel, settings: BenchSettings, stand_in: bool) -> dict[str, Any]:
     import torch
 
-    on_cuda = model.device.startswith("cuda")
     return {
         "model": model.name,
         "revision": model.revision,
@@ -216,9 +214,7 @@ def _facts(model: VisionLanguageModel, settings: BenchSettings, stand_in: bool) 
         "family": model.family,
         "dtype": model.dtype,
         "device": model.device,
-        "device_name": torch.cuda.get_device_name(model.device)
-        if on_cuda
-        else platform.processor() or platform.machine(),
+        "device_name": device_name(model.device),
         "kernel": model.kernel,
         "compiled": settings.compile,
         "threads": torch.get_num_threads(),
@@ -321,10 +317,9 @@ def _rows(scorer: PairScorer, query: VisualTokens, candidates: list[VisualTokens
 
 def _read_back(source: VisualSource, candidates: list[VisualTokens], clock: _Clock) -> tuple[float, int]:
     """Write candidates as `cache-tokens` does; return seconds to read and decode them, and bytes of their columns."""
-    model, codec = source.model, source.codec
+    model = source.model
     with tempfile.TemporaryDirectory(prefix="imgrank-bench-") as folder:
         path = Path(folder) / "bench.h5"
-        columns = [TokenColumn(name, *kind) for name, kind in codec.columns(model.levels, model.hidden).items()]
         stored = 0
         with file.Writer(path) as writer:
             file.create(path, root=b".")
@@ -332,10 +327,9 @@ def _read_back(source: VisualSource, candidates: list[VisualTokens], clock: _Clo
                 names = [b"%d" % i for i in range(len(candidates))]
                 append_images(root, [ImageRecord(name, 0, 0, NO_DIGEST, 1, 1, OK) for name in names])
                 provenance = Provenance(model.name, model.revision, source.settings.to_json())
-                position = TokenColumn("position", "<u2", (3,))
-                create_tokens(root, _CACHE, "mllm", codec.name, [*columns, position], provenance)
+                create_tokens(root, _CACHE, "mllm", source.codec.name, source.columns, provenance)
             for start in range(0, len(candidates), _AHEAD):
-                images = [_encoded(source, tokens) for tokens in candidates[start : start + _AHEAD]]
+                images = [source.packed(tokens) for tokens in candidates[start : start + _AHEAD]]
                 stored += sum(column.nbytes for image in images for column in image.columns.values())
                 with writer.transaction() as root:
                     append_tokens(root, _CACHE, images)
@@ -348,11 +342,6 @@ def _read_back(source: VisualSource, candidates: list[VisualTokens], clock: _Clo
                         source.of_tokens(tokens)
 
         return clock.seconds(read), stored
-
-
-def _encoded(source: VisualSource, tokens: VisualTokens) -> ImageTokens:
-    columns = source.codec.encode(tokens.vectors.astype(np.float32))
-    return ImageTokens({**columns, "position": tokens.positions}, tokens.grid, tiles=tokens.tiles)
 
 
 def _matmul_peak(model: VisionLanguageModel) -> float:
@@ -373,19 +362,15 @@ def _plain(scorer: PairScorer, shown: TokenSettings, clock: _Clock) -> tuple[int
     """Return tokens of a photo and the median seconds of a pair in the model's own forward pass on pixels."""
     from imgrank.training.photos import draw_photo
 
-    text, model = scorer.rendered, scorer.model
-    ids = [*text.before, model.image_token, *text.between, model.image_token, *text.after]
+    sizes = {"longer_side": shown.longer_side, "max_tokens": shown.max_tokens}
     photos = [draw_photo(seed, _PHOTO) for seed in range(_PLAIN_PAIRS + 1)]
 
     def forward(candidate: Any) -> None:
-        pair = [photos[0], candidate] if text.query_first else [candidate, photos[0]]
-        model.plain_logits(
-            ids, pair, text.answer_ids, longer_side=shown.longer_side, max_tokens=shown.max_tokens
-        ).tolist()
+        scorer.score_plainly(photos[0], candidate, **sizes)
 
     forward(photos[1])
     times = [clock.once(lambda photo=photo: forward(photo)) for photo in photos[1:]]  # type: ignore[misc]
-    (tokens,) = model.encode([photos[0]], longer_side=shown.longer_side, max_tokens=shown.max_tokens)
+    (tokens,) = scorer.model.encode([photos[0]], **sizes)
     return len(tokens), statistics.median(times)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from imgrank.arrays import Pixels
 from imgrank.bundle import file, layout
 from imgrank.bundle.provenance import Provenance
-from imgrank.bundle.tokens import ImageTokens, TokenColumn, append_tokens, check_cache_name, create_tokens
+from imgrank.bundle.tokens import ImageTokens, append_tokens, check_cache_name, create_tokens
 from imgrank.config import DecodeSettings, TokenSettings
 from imgrank.errors import ImageError, InputError, MismatchError, SettingsError
 from imgrank.images.decode import LoadedPhoto
@@ -181,11 +181,7 @@ def _plan(mllm: str | None, settings: TokenSettings | None, device: str, dtype: 
     provenance = visual_provenance(name, model, settings)
 
     def create_visual(h5: h5py.File, cache: str) -> None:
-        schema = visual.codec.columns(model.levels, model.hidden)
-        columns = [TokenColumn(column, kind, tail) for column, (kind, tail) in schema.items()]
-        create_tokens(
-            h5, cache, "mllm", visual.codec.name, [*columns, TokenColumn("position", "<u2", (3,))], provenance
-        )
+        create_tokens(h5, cache, "mllm", visual.codec.name, visual.columns, provenance)
 
     return _Plan(provenance, visual.longer_side, create_visual, visual.to_tokens)
 

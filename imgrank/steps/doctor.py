@@ -10,19 +10,15 @@ import platform
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from imgrank.arrays import Floats
 from imgrank.config import RerankSettings
-from imgrank.devices import available_devices, dtype_reason, free_memory, pick_device, pick_dtype
+from imgrank.devices import available_devices, device_name, dtype_reason, free_memory, pick_device, pick_dtype
 from imgrank.progress import SILENT, Reporter
 from imgrank.steps.features import VisualSource, default_token_settings
-
-if TYPE_CHECKING:
-    from imgrank.mllm.base import VisionLanguageModel
-    from imgrank.rerank.packing import PairScorer
 
 _PACKAGES = ("imgrank", "torch", "transformers", "numpy", "h5py", "hnswlib", "opencv-python-headless", "peft")
 _SIZES = ((480, 640), (640, 480), (300, 500), (512, 512), (200, 620))  # (height, width); the first is the query
@@ -82,8 +78,8 @@ def examine(
         ImgrankError: the model gives numbers that are not finite.
     """
     device = pick_device(device)
-    dtype = pick_dtype(device, dtype)
-    found = Examination(_machine(device, dtype))
+    wanted, dtype = dtype, pick_dtype(device, dtype)
+    found = Examination(_machine(device, dtype) | {"dtype_reason": dtype_reason(device, wanted)})
     if mllm is not None:
         _examine_model(found, mllm, device, dtype, reporter)
     return found
@@ -102,10 +98,9 @@ def _machine(device: str, dtype: str) -> dict[str, Any]:
             facts[package] = None
     facts["devices"] = available_devices()
     facts["device"] = device
-    facts["device_name"] = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor()
+    facts["device_name"] = device_name(device)
     facts["threads"] = torch.get_num_threads()
     facts["dtype"] = dtype
-    facts["dtype_reason"] = dtype_reason(device, dtype)
     facts["attention"] = attention_kernel(device)
     facts["free_memory"] = free_memory(device)
     return facts
@@ -130,7 +125,8 @@ def _examine_model(found: Examination, name: str, device: str, dtype: str, repor
         query, candidates = tokens[0], tokens[1:]
         packed = scorer.score(query, candidates)
         advance(1)
-        plain = _plain(scorer, model, photos, settings.longer_side, settings.max_tokens)
+        sizes = {"longer_side": settings.longer_side, "max_tokens": settings.max_tokens}
+        plain = [scorer.score_plainly(photos[0], photo, **sizes) for photo in photos[1:]]
         found.checks.append(Check("packed, as the plain forward on pixels", _apart(packed, plain), allowed))
         advance(1)
         single = [scorer.score(query, [candidate])[0] for candidate in candidates]
@@ -156,18 +152,6 @@ def _examine_model(found: Examination, name: str, device: str, dtype: str, repor
         "logits": [round(float(logit), 4) for logit in packed],
         "free_memory": free_memory(device),
     }
-
-
-def _plain(scorer: PairScorer, model: VisionLanguageModel, photos: list[Any], side: int, most: int) -> list[float]:
-    """Return the logit differences of the model's own forward, one pair at a time."""
-    text = scorer.rendered
-    ids = [*text.before, model.image_token, *text.between, model.image_token, *text.after]
-    differences = []
-    for photo in photos[1:]:
-        pair = [photos[0], photo] if text.query_first else [photo, photos[0]]
-        negative, positive = model.plain_logits(ids, pair, text.answer_ids, longer_side=side, max_tokens=most).tolist()
-        differences.append(positive - negative)
-    return differences
 
 
 def _apart(one: Floats, other: Iterable[float]) -> float:

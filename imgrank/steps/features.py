@@ -15,7 +15,7 @@ import numpy as np
 
 from imgrank.arrays import Pixels
 from imgrank.bundle.provenance import Provenance
-from imgrank.bundle.tokens import ImageTokens
+from imgrank.bundle.tokens import ImageTokens, TokenColumn
 from imgrank.config import TokenSettings
 from imgrank.local.features import LocalFeatures
 
@@ -144,7 +144,17 @@ class VisualSource:
         """Encode and prune a photo, in the form the cache stores."""
         tokens = self._encoded(pixels)
         kept = self.pruner.keep(tokens.vectors[:, 0].astype(np.float32), tokens.positions[:, 1:], tokens.grid)
-        tokens = tokens.take(kept)
+        return self.packed(tokens.take(kept))
+
+    @property
+    def columns(self) -> list[TokenColumn]:
+        """Return the columns in which the cache stores tokens."""
+        schema = self.codec.columns(self.model.levels, self.model.hidden)
+        columns = [TokenColumn(name, dtype, tail) for name, (dtype, tail) in schema.items()]
+        return [*columns, TokenColumn("position", "<u2", (3,))]
+
+    def packed(self, tokens: VisualTokens) -> ImageTokens:
+        """Bring tokens into the form the cache stores."""
         columns = self.codec.encode(tokens.vectors.astype(np.float32))
         return ImageTokens({**columns, "position": tokens.positions}, tokens.grid, tiles=tokens.tiles)
 

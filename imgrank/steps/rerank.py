@@ -88,7 +88,6 @@ class Reranker:
     ) -> None:
         check_lambda(settings.lam)
         self.photos, self.settings, self._reporter = photos, settings, reporter
-        self._statuses = photos.bundle.images.statuses()
         self._told_uncached = False
         self.work = Work()
         self.stage: SecondStage = choose(photos.bundle, settings, request or Request(), reporter)

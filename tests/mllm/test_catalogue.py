@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given
-from hypothesis import strategies as st
 
 from imgrank.checkpoints import HUB_ID
 from imgrank.config import PRESETS
 from imgrank.errors import SettingsError
 from imgrank.mllm import geometry
 from imgrank.mllm.catalogue import FAMILIES, KNOWN, known
-from imgrank.mllm.preprocess import PatchSettings, token_grid
 from imgrank.mllm.profiles import PROFILES, profile_of
 from imgrank.mllm.registry import ADAPTERS, load_mllm
 from tests import tiny_mllms
@@ -186,22 +183,6 @@ def test_hand_worked_tokens_of_a_four_by_three_photo() -> None:
     assert tokens("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", 1024) == (2 * 2 + 1) * 64
     assert tokens("HuggingFaceTB/SmolVLM2-2.2B-Instruct") == 81
     assert tokens("HuggingFaceM4/Idefics3-8B-Llama3") == 169
-
-
-@given(
-    st.integers(1, 5000),
-    st.integers(1, 5000),
-    st.integers(1, 3000),
-    st.integers(1, 3000),
-    st.sampled_from([(14, 2), (16, 2)]),
-    st.sampled_from([3136, 65536]),
-)
-def test_free_grids_are_those_of_the_preprocessing(height, width, longer_side, max_tokens, patch, least) -> None:
-    settings = PatchSettings(*patch, frames=2, mean=(0, 0, 0), std=(1, 1, 1), min_pixels=least)
-    rows, columns = token_grid(height, width, longer_side=longer_side, max_tokens=max_tokens, settings=settings)
-    shape = geometry.Geometry(1, 1, patch[0] * patch[1], min_pixels=least)
-    counted = geometry.tokens_of("qwen3_vl", shape, height, width, longer_side=longer_side, max_tokens=max_tokens)
-    assert counted == rows * columns
 
 
 @pytest.mark.parametrize("family", tiny_mllms.FAMILIES)

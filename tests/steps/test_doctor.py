@@ -10,7 +10,9 @@ from imgrank.steps.doctor import Check, examine
 
 
 def test_the_machine_alone():
-    found = examine()
+    found = examine(device="cpu")
+    assert "CPU" in found.facts["dtype_reason"]
+    assert found.facts["device_name"]
     assert found.facts["torch"] == torch.__version__
     assert (found.facts["attention"], found.checks, found.healthy) == (
         packed.attention_kernel(found.facts["device"]),
