@@ -18,10 +18,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from imgrank.arrays import Pixels
+from imgrank.arrays import Floats, Pixels
 from imgrank.encode.base import JSON, Encoded
 from imgrank.errors import MissingModelError
-from imgrank.local.keypoints import LocalSettings, detect, kept
+from imgrank.local.keypoints import Keypoints, LocalSettings, detect, kept
 from imgrank.local.projection import Projection, unpack
 from imgrank.local.vlad import INPUT_DIM, Vocabulary, aggregate
 
@@ -70,10 +70,14 @@ class BuiltinEncoder:
         with ThreadPoolExecutor(max(1, workers)) as pool:
             found = pool.map(lambda image: detect(image, self._local), images)
             for row, keypoints in zip(descriptors, found, strict=True):
-                vector = aggregate(keypoints, self._vocabulary)
-                row[:] = vector if self._projection is None else self._projection.apply(vector[None])[0]
+                row[:] = self.aggregate(keypoints)
                 local.append(kept(keypoints, self._local))
         return Encoded(descriptors, local)
+
+    def aggregate(self, keypoints: Keypoints) -> Floats:
+        """Return the (dim,) float32 descriptor of a photo's keypoints."""
+        vector = aggregate(keypoints, self._vocabulary)
+        return vector if self._projection is None else self._projection.apply(vector[None])[0]
 
 
 def _load_weights(settings: LocalSettings) -> tuple[Vocabulary, Projection, str]:

@@ -85,14 +85,24 @@ def extract(pixels: Pixels, settings: LocalSettings) -> LocalFeatures:
 
 
 def kept(keypoints: Keypoints, settings: LocalSettings) -> LocalFeatures:
-    """Choose `keep` of the keypoints of a photo and reduce their descriptors.
+    """Choose `keep` of the keypoints of a photo and reduce their descriptors."""
+    rows = chosen(keypoints, settings.keep)
+    return LocalFeatures(shipped_reduction().to_bytes(keypoints.root_sift[rows]), keypoints.places[rows])
+
+
+def chosen(keypoints: Keypoints, count: int) -> npt.NDArray[np.intp]:
+    """Return which `count` keypoints to keep, in ascending order.
 
     High contrast and a place near the middle count: what a photo was taken for is seldom in its corners.
     """
+    return np.sort(np.argsort(choice_cost(keypoints), kind="stable")[:count])
+
+
+def choice_cost(keypoints: Keypoints) -> npt.NDArray[np.float64]:
+    """Return the (n,) costs by which keypoints are chosen, lowest first."""
     ranks = np.arange(1, len(keypoints) + 1)
-    cost = np.log(ranks) + keypoints.squared_eccentricity() / (2 * _KEPT_SPREAD**2)
-    chosen = np.sort(np.argsort(cost, kind="stable")[: settings.keep])
-    return LocalFeatures(shipped_reduction().to_bytes(keypoints.root_sift[chosen]), keypoints.places[chosen])
+    cost: npt.NDArray[np.float64] = np.log(ranks) + keypoints.squared_eccentricity() / (2 * _KEPT_SPREAD**2)
+    return cost
 
 
 def detect(pixels: Pixels, settings: LocalSettings) -> Keypoints:

@@ -18,9 +18,11 @@ from imgrank.checkpoints import (
     read_json,
     read_processor,
 )
-from imgrank.errors import MissingModelError
+from imgrank.errors import MissingModelError, SettingsError
 from imgrank.mllm.lora import Adapter, open_adapter
 
+BUILTIN = "builtin"  # the name of the model that imgrank brings along; goes before a folder of that name
+BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 _EXTRA = ["*.json", "*.jinja", "merges.txt"]  # of the tokenizer: several files, whose names differ by release
 _TEMPLATE_LIMIT = 2**20  # characters; the longest known is below 20,000
 
@@ -52,6 +54,8 @@ def open_model_folder(
         MissingExtraError: it is an adapter, and peft is not installed.
         MissingModelError: no such model, no network, or a file is missing or unreadable; the message names it.
     """
+    if model == BUILTIN:
+        return _builtin(revision)
     folder, commit = locate(model, revision)
     if (folder / ADAPTER_CONFIG).exists():
         return _with_adapter(open_adapter(model, folder, commit, _EXTRA), accept)
@@ -59,6 +63,18 @@ def open_model_folder(
     return ModelFolder(
         **vars(found), chat_template=_chat_template(model, found.path), tokenizer=_tokenizer(found), adapter=None
     )
+
+
+def _builtin(revision: str | None) -> ModelFolder:
+    if revision is not None:
+        raise SettingsError(f"the built-in model has no revision {revision!r}; leave the revision out")
+    try:
+        found = open_checkpoint(BUILTIN, BUILTIN_FOLDER, None)
+        return ModelFolder(
+            **vars(found), chat_template=_chat_template(BUILTIN, found.path), tokenizer=_tokenizer(found), adapter=None
+        )
+    except MissingModelError as error:
+        raise MissingModelError(BUILTIN, f"the installation is damaged; reinstall imgrank ({error})") from error
 
 
 def _with_adapter(adapter: Adapter, accept: Callable[[Config], object]) -> ModelFolder:

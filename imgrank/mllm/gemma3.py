@@ -22,7 +22,7 @@ from imgrank.images.resize import RESAMPLING, check_pixels, normalize, resize
 from imgrank.mllm.adapter import CachedPrefix, DecoderAdapter
 from imgrank.mllm.base import Segment, VisualTokens, full_positions
 from imgrank.mllm.folder import ModelFolder
-from imgrank.mllm.packed import Layout, RowFacts, layout_of
+from imgrank.mllm.packed import Layout, RowFacts, image_numbers, layout_of
 
 
 class Gemma3(DecoderAdapter):
@@ -102,7 +102,7 @@ class Gemma3(DecoderAdapter):
         shared = [] if prefix is None else [prefix.segment]
         start = sum(segment.span for segment in shared)
         positions = [segment.positions[0] for segment in shared] + [s.positions[0] + start for s in suffixes]
-        facts = RowFacts(torch.cat(positions), _image_numbers([*shared, *suffixes]), self._text_config.sliding_window)
+        facts = RowFacts(torch.cat(positions), image_numbers([*shared, *suffixes]), self._text_config.sliding_window)
         return layout_of(sum(map(len, shared)), [len(suffix) for suffix in suffixes], self.device, facts, self.kernel)
 
     def _plain_inputs(
@@ -196,13 +196,3 @@ def _refuse_variants(name: str, config: Any) -> None:
     found = [what for what, is_so in odd.items() if is_so]
     if found:
         raise SettingsError(f"model {name!r}: gemma3 with {' and '.join(found)} is not supported")
-
-
-def _image_numbers(segments: Sequence[Segment]) -> torch.Tensor:
-    """Return (rows,) int64: a number for each image, -1 for text.
-
-    Text stands between any two images of this family, so that visual rows in a row are one image.
-    """
-    visual = torch.cat([segment.visual for segment in segments])
-    before = torch.cat([torch.cat([s.visual.new_zeros(1), s.visual])[:-1] for s in segments])
-    return torch.where(visual, (visual & ~before).cumsum(0) - 1, -1)

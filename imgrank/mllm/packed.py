@@ -25,6 +25,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from imgrank.devices import is_out_of_memory
+from imgrank.mllm.base import Segment
 
 ATTENTION = "imgrank_packed"  # the name under which transformers finds `packed_attention`
 _FLEX_FAILED: set[int] = set()  # sizes of heads for which the compiler of FlexAttention has given up
@@ -167,6 +168,16 @@ def attention_kernel(device: str, dim: int = 128, dtype: torch.dtype = torch.flo
     except Exception:  # noqa: BLE001  # whatever the compiler chain raises: the other kernel is there for that
         return "sdpa"
     return "flex" if agrees else "sdpa"
+
+
+def image_numbers(segments: Sequence[Segment]) -> torch.Tensor:
+    """Return (rows,) int64: a number for each image, -1 for text.
+
+    Text must stand between any two images, as it does in the families that need this, so that visual rows in a row are one image.
+    """
+    visual = torch.cat([segment.visual for segment in segments])
+    before = torch.cat([torch.cat([s.visual.new_zeros(1), s.visual])[:-1] for s in segments])
+    return torch.where(visual, (visual & ~before).cumsum(0) - 1, -1)
 
 
 def register() -> None:

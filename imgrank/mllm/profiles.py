@@ -32,20 +32,20 @@ class Profile:
 
     Attributes:
         name: in `PROFILES`.
-        checkpoints: how the names of its checkpoints begin, in lower case.
+        checkpoints: how the names of its checkpoints begin, in lower case; None: all models of the family are such.
         family: `model_type` in their config.json; another one has another template.
         answers: exactly as trained; the score is the difference of their logits at the first token of the reply.
-        system: the system message.
+        system: the system message, if any.
         template: the user's turn, with "{query}", "{candidate}" and "{instruction}".
         max_image_tokens: visual tokens to which the source's own scorer limits a photo.
         source: where the template was published.
     """
 
     name: str
-    checkpoints: str
+    checkpoints: str | None
     family: str
     answers: Answers
-    system: str
+    system: str | None
     template: str
     max_image_tokens: int
     source: str
@@ -105,9 +105,23 @@ def _lamra(name: str, family: str, space: str, branch: str) -> Profile:
     )
 
 
+# The built-in model, and those trained by the same recipe, know one question and no words.
+_KEYPOINTS = Profile(
+    name="keypoints",
+    checkpoints=None,
+    family="imgrank_keypoints",
+    answers=Answers(),
+    system=None,
+    template="{query}{candidate}",
+    max_image_tokens=512,
+    source="imgrank.training",
+)
+
+
 PROFILES: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
+        _KEYPOINTS,
         _QWEN3_VL_RERANKER,
         _lamra("lamra-rank", "qwen2_vl", " " * 24, "main"),
         _lamra("lamra-rank-qwen2.5vl", "qwen2_5_vl", " ", "qwen2.5vl"),
@@ -127,9 +141,9 @@ def profile_of(model_name: str, config: Mapping[str, Any]) -> Profile | None:
     """
     last = _last_part(model_name).lower()
     for profile in PROFILES.values():
-        if re.match(re.escape(profile.checkpoints) + r"(?![a-z0-9])", last) and (
-            config.get("model_type") == profile.family
-        ):
+        if config.get("model_type") != profile.family:
+            continue
+        if profile.checkpoints is None or re.match(re.escape(profile.checkpoints) + r"(?![a-z0-9])", last):
             return profile
     return None
 

@@ -16,6 +16,7 @@ from imgrank.mllm.folder import open_model_folder
 
 ADAPTERS = {  # `model_type` of config.json -> module and class
     "gemma3": ("imgrank.mllm.gemma3", "Gemma3"),
+    "imgrank_keypoints": ("imgrank.mllm.keypoints", "KeypointPairs"),
     "idefics3": ("imgrank.mllm.idefics3", "Idefics3"),
     "internvl": ("imgrank.mllm.internvl", "InternVL"),
     "llava_onevision": ("imgrank.mllm.llava_onevision", "LlavaOnevision"),

@@ -114,7 +114,11 @@ def _unrelated(j: int, seed: int) -> Pixels:
 
 
 def _shot(thing: Drawn, numbers: tuple[int, int, int], difficulty: float) -> Pixels:
-    """Photograph an object in a scene where its kind is usually met."""
+    return render_view(thing, *staged(thing, numbers, difficulty))
+
+
+def staged(thing: Drawn, numbers: tuple[int, int, int], difficulty: float) -> tuple[Pixels, View]:
+    """Choose surroundings in which things of a kind are usually met, and a view; `numbers` decide both."""
     rng = np.random.default_rng([0x5807, *numbers])
     settings = SETTINGS[thing.kind]
     scene = settings[int(rng.integers(len(settings)))]
@@ -122,9 +126,7 @@ def _shot(thing: Drawn, numbers: tuple[int, int, int], difficulty: float) -> Pix
     height, width = (512, 384) if upright else (384, 512)
     background = draw_background(int(rng.integers(2**31)), height, width, scene=scene)
     view = random_view(rng, difficulty)
-    if thing.kind == "facade":
-        view = _standing(view, thing, height, width)
-    return render_view(thing, background, view)
+    return background, _standing(view, thing, height, width) if thing.kind == "facade" else view
 
 
 def _standing(view: View, thing: Drawn, height: int, width: int) -> View:

@@ -90,7 +90,12 @@ def random_view(rng: Generator, difficulty: float) -> View:
 
 
 def render_view(thing: Drawn, background: Pixels, view: View) -> Pixels:
-    """Photograph `thing` in front of `background`.
+    """Photograph `thing` in front of `background`; see `photograph`."""
+    return photograph(thing, background, view)[0]
+
+
+def photograph(thing: Drawn, background: Pixels, view: View) -> tuple[Pixels, npt.NDArray[np.float64]]:
+    """Photograph `thing` in front of `background`, and tell where it is.
 
     Args:
         thing: the object.
@@ -98,7 +103,9 @@ def render_view(thing: Drawn, background: Pixels, view: View) -> Pixels:
         view: the view.
 
     Returns:
-        (h, w, 3) uint8. With the identity view, object pixels of full alpha come through unchanged.
+        (h, w, 3) uint8, where object pixels of full alpha come through unchanged with the identity view; and the
+        (4, 2) float64 frame positions (x, y) of the corners of what the view's crop left of the object, clockwise from
+        its top left.
 
     Raises:
         InputError: a scale that is not positive, a turn beyond 60 degrees, or a crop that leaves nothing.
@@ -123,7 +130,7 @@ def render_view(thing: Drawn, background: Pixels, view: View) -> Pixels:
     corners = place(frame, rgba, size, at, view.rotation, view.yaw, view.pitch, view.shadow)
     for _ in range(view.occluders):
         _add_occluder(frame, rng, view, corners)
-    return expose(np.asarray(frame, dtype=np.float32), view.camera, rng)
+    return expose(np.asarray(frame, dtype=np.float32), view.camera, rng), corners
 
 
 def _movable(rng: Generator) -> Kind:
@@ -190,7 +197,7 @@ def place(
         return corners
     box = (int(high[0] - low[0]), int(high[1] - low[1]))
     if rotation or yaw or pitch:
-        matrix = _homography(corners - low, flat + np.array([width / 2, height / 2]))
+        matrix = homography(corners - low, flat + np.array([width / 2, height / 2]))
         warped = image.transform(box, Image.Transform.PERSPECTIVE, matrix, Image.Resampling.BICUBIC)
     else:  # the corner lies on whole pixels: nothing to interpolate, and rounding errors would
         warped = Image.new("RGBA", box, (0, 0, 0, 0))
@@ -204,6 +211,19 @@ def place(
         frame.paste((8, 8, 12), (int(low[0]) + reach, int(low[1]) + reach), dark)
     frame.paste(warped.convert("RGB"), (int(low[0]), int(low[1])), alpha)
     return corners
+
+
+def window(scene: Image.Image, corners: npt.NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
+    """Return what lies between four (x, y) `corners` of a scene, clockwise from the top left, as a frame of `size`.
+
+    Places outside the scene show its mirror image at the nearest edge.
+    """
+    width, height = size
+    margin = max(scene.size) // 4
+    padded = np.pad(np.asarray(scene), ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
+    flat = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
+    matrix = homography(flat, corners + margin)
+    return Image.fromarray(padded).transform(size, Image.Transform.PERSPECTIVE, matrix, Image.Resampling.BICUBIC)
 
 
 def _whole(at: tuple[float, float], width: int, height: int) -> npt.NDArray[np.float64]:
@@ -224,7 +244,7 @@ def _turned(
     return np.stack([x * near, y * near], axis=1)
 
 
-def _homography(target: npt.NDArray[np.float64], source: npt.NDArray[np.float64]) -> list[float]:
+def homography(target: npt.NDArray[np.float64], source: npt.NDArray[np.float64]) -> list[float]:
     """Return Pillow's 8 numbers that send (4, 2) `target` positions to `source` positions."""
     rows = []
     for (x, y), (u, v) in zip(target, source, strict=True):
