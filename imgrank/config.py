@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from imgrank.errors import SettingsError
 
+BUILTIN = "builtin"  # the encoder and the MLLM that come with the package; goes before folders of that name
 Pooling = Literal["auto", "cls", "mean", "gem"]
 ProjectionChoice = Literal["default", "collection"]
 Prune = Literal["divprune", "grid", "none"]
@@ -83,7 +84,7 @@ class DecodeSettings(Settings):
 class EncoderSettings(Settings):
     """Which global descriptor, and how it is computed."""
 
-    model: str = "builtin"  # "builtin", or a Hugging Face id or folder
+    model: str = BUILTIN  # or a Hugging Face id or folder
     revision: str | None = None
     pooling: Pooling = "auto"  # auto: the family's own (CLS for DINO, the projected embedding for CLIP and SigLIP)
     image_size: int | None = None  # pixels; None: the model's own

@@ -75,7 +75,8 @@ TOKEN_IMAGE_COLUMNS = (  # one row per image
     Column("crc32", "<u4"),
 )
 LOCAL_CACHE = "local"  # /tokens/local: the built-in local descriptors
-DEFAULT_CACHE = "default"  # the name of a cache of an MLLM when the user gives none
+BUILTIN_CACHE = "builtin"  # the same of the built-in MLLM, so that it is never in the way of a real one
+DEFAULT_CACHE = "default"  # the name of a cache of any other MLLM when the user gives none
 
 # Attributes of every derived group.
 VERSION_ATTRIBUTE = "encoding-version"

@@ -13,7 +13,7 @@ from imgrank.config import PRESETS, DecodeSettings
 
 @click.command(short_help="Keep the visual tokens of photos.")
 @options.bundle_argument
-@click.option("--mllm", metavar="MODEL", help="Hugging Face id or folder; without it, the built-in local features.")
+@click.option("--mllm", metavar="MODEL", help="Hugging Face id or folder.  [default: builtin]")
 @options.preset_option
 @options.token_options
 @click.option(
@@ -33,10 +33,12 @@ def command(bundle: Path, mllm: str | None, preset: str | None, **chosen: Any) -
     """Compute and keep the visual tokens of the photos of a bundle, so that re-ranking is fast and needs no photos.
 
     Tokens are what the language model receives of a photo: after the vision tower's merger, with their true places in
-    the grid. Photos that are cached already are not computed again.
+    the grid. Photos that are cached already are not computed again. The cache called local holds no tokens but the
+    built-in local features, for --scorer geometric.
 
     \b
     Example:
+        imgrank cache-tokens db.h5
         imgrank cache-tokens db.h5 --mllm Qwen/Qwen3-VL-8B-Instruct --prune divprune --keep 64
     """
     from imgrank.cli.console import Console, size

@@ -44,11 +44,11 @@ def command(models: tuple[str, ...], kind: Any, form: str | None) -> None:
     as_table = (form or ("table" if sys.stdout.isatty() else "jsonl")) == "table"
     if models:
         for name in models:
-            record = describe_model(name)
-            if as_table:
-                _print_model(record)
-            else:
-                click.echo(json.dumps(record))
+            for record in describe_model(name):
+                if as_table:
+                    _print_model(record)
+                else:
+                    click.echo(json.dumps(record))
         return
     records = list_models(kind)
     if as_table:
@@ -99,7 +99,7 @@ def _table(kind: str, records: list[dict[str, Any]]) -> Any:
         cells = [record["name"], f"{record['download_bytes'] / 1e9:.1f}"]
         if kind == "mllm":
             kept = record["bytes_per_photo"]["float16"] / 1024
-            cells += [str(record["token_side"]), str(record["tokens_per_photo"]), f"{kept:.0f}"]
+            cells += [_or(record["token_side"], "any"), str(record["tokens_per_photo"]), f"{kept:.0f}"]
         else:
             cells += [_or(record["image_size"], "any"), str(record["dim"])]
         cells += [_licence(record), "yes" if record["offline"] else ""]
@@ -130,7 +130,7 @@ def _print_model(record: dict[str, Any]) -> None:
         vectors = f"{record['levels']} vectors of {record['hidden']}" if record["levels"] > 1 else record["hidden"]
         lines += [
             "use: --mllm" + (f", with the prompt profile {record['profile']}" if record["profile"] else ""),
-            f"token: {record['token_side']} px a side, {vectors} numbers; "
+            f"token: {_or(record['token_side'], 'any number of')} px a side, {vectors} numbers; "
             f"{size(per_token['float16'])} in float16, {size(per_token['int8'])} in int8",
             f"4:3 photo: {record['tokens_per_photo']} tokens, {record['tokens_kept']} after pruning; "
             f"{size(per_photo['float16'])} in float16, {size(per_photo['int8'])} in int8",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from imgrank.config import BUILTIN
 from imgrank.errors import SettingsError
 
 
@@ -43,8 +44,6 @@ class KnownEncoder:
         """Size of the weight files, which are float32."""
         return 0 if self.name == BUILTIN else 4 * self.parameters
 
-
-BUILTIN = "builtin"
 
 TITLES: Mapping[str, str] = {  # by `model_type` of config.json
     "dinov2": "DINOv2",

@@ -139,6 +139,11 @@ def detect(pixels: Pixels, settings: LocalSettings) -> Keypoints:
     return Keypoints(_root_bytes(descriptors), places, _colours(pixels, rows), extent)
 
 
+def use_one_thread() -> None:
+    """Leave the other cores to other processes; changes no keypoint."""
+    cv2.setNumThreads(1)
+
+
 def _strength(point: cv2.KeyPoint) -> tuple[float, ...]:
     return (-point.response, point.pt[0], point.pt[1], point.size, point.angle, point.octave)
 

@@ -64,7 +64,7 @@ class DecoderAdapter:
     """Base of the adapters; see `imgrank.mllm.base.VisionLanguageModel` for what the members mean."""
 
     family: ClassVar[str]
-    model_class: ClassVar[str]  # name in transformers
+    model_class: ClassVar[str]  # name in transformers; a class of our own is loaded by an own `load`
     axes: ClassVar[int] = 1  # of the position ids
 
     def __init__(self, folder: ModelFolder, network: Any, tokenizer: Any, *, device: str, dtype: str) -> None:

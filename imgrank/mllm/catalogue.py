@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from imgrank.config import BUILTIN
+
 
 @dataclass(frozen=True)
 class Family:
@@ -28,10 +30,10 @@ class Family:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A published checkpoint.
+    """A published checkpoint, or the model that comes with imgrank.
 
     Attributes:
-        name: id on the Hugging Face hub.
+        name: id on the Hugging Face hub, or "builtin".
         family: key of `FAMILIES`.
         parameters: numbers in its weight files.
         hidden: length of a token vector.
@@ -56,11 +58,12 @@ class KnownModel:
 
     @property
     def download_bytes(self) -> int:
-        """Size of the weight files."""
-        return self.parameters * self.weight_bytes
+        """Size of the weight files; 0 where they are part of imgrank."""
+        return 0 if self.name == BUILTIN else self.parameters * self.weight_bytes
 
 
 FAMILIES: Mapping[str, Family] = {  # by `model_type` of config.json
+    "imgrank_keypoints": Family("built-in", "docs/builtin-models.md"),
     "qwen2_vl": Family("Qwen2-VL", "arXiv:2409.12191"),
     "qwen2_5_vl": Family("Qwen2.5-VL", "arXiv:2502.13923"),
     "qwen3_vl": Family("Qwen3-VL", "arXiv:2511.21631"),
@@ -81,6 +84,9 @@ _FLOAT32 = "its files are float32, so the download is twice the size of the load
 _RERANKER = "tuned to re-rank; asked with the prompt it was trained with"
 
 KNOWN: tuple[KnownModel, ...] = (
+    KnownModel(
+        BUILTIN, "imgrank_keypoints", 1_820_000, 192, note="no download, runs on any CPU; compares, and knows no words"
+    ),
     KnownModel("Qwen/Qwen2-VL-2B-Instruct", "qwen2_vl", 2209 * _M, 1536),
     KnownModel("Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl", 8291 * _M, 3584),
     KnownModel(
@@ -139,5 +145,5 @@ KNOWN: tuple[KnownModel, ...] = (
 
 
 def known(name: str) -> KnownModel | None:
-    """Return what is known of a hub id; None: it is not listed."""
+    """Return what is known of a hub id or "builtin"; None: it is not listed."""
     return next((one for one in KNOWN if one.name == name), None)

@@ -18,10 +18,10 @@ from imgrank.checkpoints import (
     read_json,
     read_processor,
 )
+from imgrank.config import BUILTIN
 from imgrank.errors import MissingModelError, SettingsError
 from imgrank.mllm.lora import Adapter, open_adapter
 
-BUILTIN = "builtin"  # the name of the model that imgrank brings along; goes before a folder of that name
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 _EXTRA = ["*.json", "*.jinja", "merges.txt"]  # of the tokenizer: several files, whose names differ by release
 _TEMPLATE_LIMIT = 2**20  # characters; the longest known is below 20,000

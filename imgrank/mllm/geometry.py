@@ -24,10 +24,11 @@ class Geometry:
     Attributes:
         hidden: length of a token vector.
         levels: vectors per token: 1, and one more for each DeepStack level.
-        token_side: pixels per token side.
+        token_side: pixels per token side; 0: tokens lie on no grid.
         tile: pixels per side of the square tiles that the vision tower sees; None: it takes any size.
         most_tiles: into which a photo may be cut: in all (InternVL), or along its longer side (Idefics3, SmolVLM).
         min_pixels: smaller photos are enlarged to so many pixels; of towers that take any size.
+        most_tokens: of any photo, where they lie on no grid.
     """
 
     hidden: int
@@ -36,6 +37,7 @@ class Geometry:
     tile: int | None = None
     most_tiles: int = 1
     min_pixels: int = 56 * 56
+    most_tokens: int | None = None
 
     @property
     def tile_tokens(self) -> int:
@@ -45,6 +47,7 @@ class Geometry:
 
 # Of a family's usual checkpoint. A number that config.json leaves out is the one that transformers takes then.
 _USUAL: Mapping[str, Geometry] = {
+    "imgrank_keypoints": Geometry(192, 1, 0, most_tokens=512),
     "qwen2_vl": Geometry(8192, 1, 28),
     "qwen2_5_vl": Geometry(8192, 1, 28),
     "qwen3_vl": Geometry(4096, 4, 32, min_pixels=256 * 256),
@@ -83,7 +86,9 @@ def of_config(model: str, config: Config, image_processor: Config | None = None)
     try:
         # Older Qwen files have the numbers of the language model at the top.
         hidden = int(_part(config, "text_config").get("hidden_size") or config.get("hidden_size") or usual.hidden)
-        if usual.tile is None:
+        if usual.most_tokens is not None:
+            found = replace(usual, hidden=hidden)
+        elif usual.tile is None:
             side = _side(vision.get("patch_size"), usual.token_side // 2) * int(vision.get("spatial_merge_size", 2))
             deepstack = vision.get("deepstack_visual_indexes", (8, 16, 24)) if family == "qwen3_vl" else ()
             least = int(photos.get("min_pixels") or _part(photos, "size").get("shortest_edge") or 56 * 56)
@@ -96,7 +101,7 @@ def of_config(model: str, config: Config, image_processor: Config | None = None)
             found = Geometry(hidden, 1, side, tile, _most_tiles(family, photos, tile))
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise SettingsError(f"model {model!r}: its configuration is unusable: {error!r}") from error
-    least = min(found.hidden, found.token_side, found.min_pixels, found.most_tiles)
+    least = min(found.hidden, found.most_tokens or found.token_side, found.min_pixels, found.most_tiles)
     if least < 1 or (found.tile is not None and found.tile_tokens < 1):
         raise SettingsError(f"model {model!r}: its configuration is unusable: a size is not positive")
     return found
@@ -113,6 +118,8 @@ def tokens_of(family: str, shape: Geometry, height: int, width: int, *, longer_s
         longer_side: pixels to which the longer side is reduced.
         max_tokens: at most so many.
     """
+    if shape.most_tokens is not None:
+        return min(max_tokens, shape.most_tokens)
     if shape.tile is None:
         from imgrank.mllm.preprocess import token_grid
 

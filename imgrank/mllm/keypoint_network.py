@@ -1,13 +1,15 @@
 """The network of the built-in model: local features as visual tokens, read by a small decoder.
 
 A photo's keypoints (RootSIFT, colours, place, size, angle) pass a connector and become visual tokens; a Qwen3 decoder
-of transformers reads those of both photos and answers with "0" or "1". Like Gemma 3, it reads each photo both ways. All
-tokens have the rotary position 0: where a keypoint lies is in its vector.
+of transformers reads those of both photos and answers with "0" or "1". Like Gemma 3, it reads each photo both ways.
+Where a keypoint lies is in its vector. Rotary positions only tell the photos apart: all tokens of a photo stand at one
+position, the next photo STEP further, and every dimension turns by as many radians. That is about half a turn, so a
+head looks into its own photo or into the other one by the sign of its projections.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,12 +20,16 @@ from imgrank.arrays import Floats, unit_rows
 from imgrank.local.keypoints import COLOUR_POINTS, Keypoints
 
 MODEL_TYPE = "imgrank_keypoints"
+VERSION = 1  # of what the numbers of a keypoint and the positions mean: weights of another one answer nonsense
+STEP = 3  # rotary positions from a photo to what follows it; half a turn is 3.14
+ROPE_THETA = 1.0  # all dimensions turn alike
 DESCRIPTOR, COLOURS, PLACE = 128, 3 * COLOUR_POINTS, 4
 INPUTS = DESCRIPTOR + COLOURS + PLACE
 FREQUENCIES = (0.5, 1.0, 2.0, 4.0)  # of x and y, cycles in the photo's longer side
 _SIZE_FREQUENCIES = (0.06, 0.12)  # cycles in an octave of the keypoint's size
 _HARMONICS = (1.0, 2.0)  # of the keypoint's angle
-GEOMETRY = 4 * len(FREQUENCIES) + 2 * len(_SIZE_FREQUENCIES) + 2 * len(_HARMONICS) + 3
+PHASES = 2 * len(FREQUENCIES) + len(_SIZE_FREQUENCIES) + len(_HARMONICS)
+GEOMETRY = 2 * PHASES + 3  # cosines, sines, and x, y and size as they are
 _COLOUR_MEAN, _COLOUR_SPREAD = (128.0, 128.0, 128.0), (64.0, 16.0, 16.0)  # L, a, b
 
 
@@ -34,22 +40,25 @@ class KeypointConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is
         text_config: of the decoder.
         image_token_id: stands for a photo in token ids.
         connector_size: width of the connector's hidden layer.
+        version: which `VERSION` the weights were made for; 0: the file does not say.
     """
 
     model_type = MODEL_TYPE
-    sub_configs = {"text_config": Qwen3Config}
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": Qwen3Config}
 
     def __init__(
         self,
         text_config: Any = None,
         image_token_id: int = 0,
         connector_size: int = 256,
+        version: int = 0,
         **kwargs: Any,
     ) -> None:
         values = {} if text_config is None else text_config
         self.text_config = Qwen3Config(**values) if isinstance(values, dict) else values
         self.image_token_id = image_token_id
         self.connector_size = connector_size
+        self.version = version
         super().__init__(**kwargs)
 
 
@@ -155,14 +164,16 @@ class KeypointNetwork(PreTrainedModel):  # type: ignore[misc]  # transformers is
         rows = decoder.embed_tokens(input_ids)
         rows[0, visual] = self.connect(features)
         before = torch.cat([visual.new_zeros(1), visual[:-1]])
+        after = torch.cat([visual[1:], visual.new_zeros(1)])
         photo = torch.where(visual, (visual & ~before).cumsum(0) - 1, -1)
+        ends = (visual & ~after).long()
         index = torch.arange(len(visual), device=visual.device)
         seen = (index <= index[:, None]) | ((photo == photo[:, None]) & visual)
         mask = torch.zeros(seen.shape, dtype=rows.dtype, device=rows.device).masked_fill(~seen, -torch.inf)
         states = decoder(
             inputs_embeds=rows,
             attention_mask=mask[None, None],
-            position_ids=torch.zeros_like(input_ids),
+            position_ids=STEP * (ends.cumsum(0) - ends)[None],
             use_cache=False,
         ).last_hidden_state
         logits: torch.Tensor = self.lm_head(states)

@@ -20,7 +20,7 @@ from imgrank.local.keypoints import LocalSettings, chosen, detect
 from imgrank.mllm.adapter import CachedPrefix, DecoderAdapter
 from imgrank.mllm.base import Segment, VisualTokens, full_positions
 from imgrank.mllm.folder import ModelFolder
-from imgrank.mllm.keypoint_network import INPUTS, MODEL_TYPE, KeypointNetwork, inputs_of
+from imgrank.mllm.keypoint_network import INPUTS, MODEL_TYPE, STEP, VERSION, KeypointNetwork, inputs_of
 from imgrank.mllm.loading import load_tokenizer, load_weights
 from imgrank.mllm.packed import Layout, RowFacts, image_numbers, layout_of
 
@@ -34,6 +34,13 @@ class KeypointPairs(DecoderAdapter):
 
     def __init__(self, folder: ModelFolder, network: Any, tokenizer: Any, *, device: str, dtype: str) -> None:
         super().__init__(folder, network, tokenizer, device=device, dtype=dtype)
+        found = network.config.version
+        if found != VERSION:
+            raise MissingModelError(
+                self.name,
+                f"its weights are of version {found}, this imgrank runs version {VERSION}; train it again, or install "
+                "the imgrank that it was made for",
+            )
         self._local = LocalSettings()
         held = dict(folder.image_processor)
         if held != json.loads(self._local.to_json()):
@@ -77,14 +84,14 @@ class KeypointPairs(DecoderAdapter):
         return inputs_of(keypoints, chosen(keypoints, min(max_tokens, MOST_TOKENS)))
 
     def text_segment(self, ids: Sequence[int]) -> Segment:
-        """Return text; all positions are 0."""
+        """Return text; it moves no position."""
         segment = super().text_segment(ids)
         return Segment(segment.inputs, segment.visual, segment.deepstack, torch.zeros_like(segment.positions), 0)
 
     def image_segment(self, tokens: VisualTokens) -> Segment:
-        """Return a photo's tokens; all positions are 0, for their places are in the vectors."""
+        """Return a photo's tokens; they share a position, for their places are in the vectors."""
         positions = torch.zeros(self.axes, len(tokens), dtype=torch.long, device=self.device)
-        return self._visual_segment(tokens, positions, 0)
+        return self._visual_segment(tokens, positions, STEP)
 
     # Scoring
 

@@ -173,7 +173,8 @@ def attention_kernel(device: str, dim: int = 128, dtype: torch.dtype = torch.flo
 def image_numbers(segments: Sequence[Segment]) -> torch.Tensor:
     """Return (rows,) int64: a number for each image, -1 for text.
 
-    Text must stand between any two images, as it does in the families that need this, so that visual rows in a row are one image.
+    Text must stand between any two images, as it does in the families that need this, so that visual rows in a row are
+    one image.
     """
     visual = torch.cat([segment.visual for segment in segments])
     before = torch.cat([torch.cat([s.visual.new_zeros(1), s.visual])[:-1] for s in segments])

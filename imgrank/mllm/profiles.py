@@ -39,6 +39,7 @@ class Profile:
         template: the user's turn, with "{query}", "{candidate}" and "{instruction}".
         max_image_tokens: visual tokens to which the source's own scorer limits a photo.
         source: where the template was published.
+        only: whether these models understand nothing else.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Profile:
     template: str
     max_image_tokens: int
     source: str
+    only: bool = False
 
     def prompt(self, task: Task) -> Prompt:
         """Return the prompt with our instruction for a task.
@@ -115,6 +117,7 @@ _KEYPOINTS = Profile(
     template="{query}{candidate}",
     max_image_tokens=512,
     source="imgrank.training",
+    only=True,
 )
 
 

@@ -58,6 +58,8 @@ def random_mllm(config: Path, *, device: str, dtype: str) -> VisionLanguageModel
     folder = _folder(name, path, values)
     module, adapter = ADAPTERS[family]
     made: Any = getattr(importlib.import_module(module), adapter)
+    if not hasattr(made, "model_class"):
+        raise SettingsError(f"{path}: models of the architecture {family!r} are small; measure a real one with --mllm")
     with reading(folder, "a model", device=device):
         model_class = getattr(transformers, made.model_class)
         shape = model_class.config_class.from_dict(dict(values))

@@ -18,7 +18,7 @@ from imgrank.arrays import Pixels
 from imgrank.bundle import file, layout
 from imgrank.bundle.provenance import Provenance
 from imgrank.bundle.tokens import ImageTokens, append_tokens, check_cache_name, create_tokens
-from imgrank.config import DecodeSettings, TokenSettings
+from imgrank.config import BUILTIN, DecodeSettings, TokenSettings
 from imgrank.errors import ImageError, InputError, MismatchError, SettingsError
 from imgrank.images.decode import LoadedPhoto
 from imgrank.images.load import load
@@ -78,8 +78,8 @@ def cache_tokens(
 
     Args:
         bundle: a bundle with images.
-        mllm: model id or folder; None takes the built-in local features.
-        cache: name; None takes "default", or "local" for local features.
+        mllm: model id or folder; None takes the built-in model, or the built-in local features for the cache "local".
+        cache: name; None takes "default", or "builtin" for the built-in model.
         settings: of pruning and number type; None takes those of the present cache, or the defaults.
         decode: limits and workers.
         root: folder of the photos, where it is not the one the bundle states.
@@ -106,9 +106,9 @@ def cache_tokens(
             digests = opened.images.columns["digest"].read()
             base = opened.root if root is None else os.fsencode(root.resolve())
         summary = CacheSummary(name, known=known)
-        if mllm is not None and settings is None and stored is not None:
+        if name != layout.LOCAL_CACHE and settings is None and stored is not None:
             settings = kept_settings(stored)
-        plan = _plan(mllm, settings, device, dtype)
+        plan = _local_plan() if name == layout.LOCAL_CACHE else _plan(mllm or BUILTIN, settings, device, dtype)
         if stored is not None:
             _check_same(bundle, name, stored, plan.provenance)
             if known == len(paths):
@@ -151,30 +151,31 @@ def cache_tokens(
 
 
 def _cache_name(cache: str | None, mllm: str | None, settings: TokenSettings | None) -> str:
-    if mllm is None and settings is not None:
-        raise SettingsError("options of visual tokens need --mllm; the built-in local features have none")
-    name = check_cache_name(cache or (layout.DEFAULT_CACHE if mllm is not None else layout.LOCAL_CACHE))
-    if (name == layout.LOCAL_CACHE) != (mllm is None):
+    own = layout.BUILTIN_CACHE if mllm in (None, BUILTIN) else layout.DEFAULT_CACHE
+    name = check_cache_name(cache or own)
+    if name == layout.LOCAL_CACHE and (mllm is not None or settings is not None):
         raise SettingsError(
-            f"the cache of the built-in local features is called {layout.LOCAL_CACHE!r}, and no other; "
-            "choose another name for the visual tokens of a model"
+            f"the cache {layout.LOCAL_CACHE!r} is that of the built-in local features, which have no model and no "
+            "options; choose another name for the visual tokens of a model"
         )
     return name
 
 
-def _plan(mllm: str | None, settings: TokenSettings | None, device: str, dtype: str) -> _Plan:
-    if mllm is None:
-        local = LocalSource()
+def _local_plan() -> _Plan:
+    local = LocalSource()
 
-        def create_local(h5: h5py.File, name: str) -> None:
-            create_local_cache(h5, local.provenance)
+    def create_local(h5: h5py.File, name: str) -> None:
+        create_local_cache(h5, local.provenance)
 
-        return _Plan(
-            local.provenance, local.longer_side, create_local, lambda pixels: local_tokens(local.of_query(pixels), OK)
-        )
+    return _Plan(
+        local.provenance, local.longer_side, create_local, lambda pixels: local_tokens(local.of_query(pixels), OK)
+    )
+
+
+def _plan(mllm: str, settings: TokenSettings | None, device: str, dtype: str) -> _Plan:
     from imgrank.mllm.registry import load_mllm
 
-    name = str(Path(mllm).resolve()) if Path(mllm).is_dir() else mllm
+    name = mllm if mllm == BUILTIN or not Path(mllm).is_dir() else str(Path(mllm).resolve())
     model = load_mllm(name, device=device, dtype=dtype)
     settings = settings or default_token_settings(model)
     visual = VisualSource(model, settings)

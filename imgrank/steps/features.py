@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 from imgrank.arrays import Pixels
+from imgrank.bundle.layout import LOCAL_CACHE
 from imgrank.bundle.provenance import Provenance
 from imgrank.bundle.tokens import ImageTokens, TokenColumn
 from imgrank.config import TokenSettings
@@ -32,6 +33,10 @@ class FeatureSource(Protocol[F]):
     @property
     def longer_side(self) -> int:
         """Pixels to which the longer side of a photo is reduced while it is decoded."""
+
+    @property
+    def cache_options(self) -> str:
+        """What to give `imgrank cache-tokens BUNDLE` so that it keeps these features."""
 
     def of_query(self, pixels: Pixels) -> F:
         """Compute the features of a query: all of them, uncompressed."""
@@ -60,6 +65,11 @@ class LocalSource:
     def longer_side(self) -> int:
         """Return the size the features are computed at, pixels."""
         return self._settings.longer_side
+
+    @property
+    def cache_options(self) -> str:
+        """Return the name of the cache."""
+        return f"--cache {LOCAL_CACHE}"
 
     def of_query(self, pixels: Pixels) -> LocalFeatures:
         """Extract the features of a photo; storing and reading them back changes nothing."""
@@ -131,6 +141,11 @@ class VisualSource:
     def longer_side(self) -> int:
         """Return the size photos are seen at, pixels."""
         return self.model.decode_side(self.settings.longer_side)
+
+    @property
+    def cache_options(self) -> str:
+        """Return the name of the model."""
+        return f"--mllm {self.model.name}"
 
     def of_query(self, pixels: Pixels) -> VisualTokens:
         """Encode a photo and keep every token."""

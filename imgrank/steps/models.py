@@ -13,7 +13,7 @@ import numpy as np
 
 from imgrank import hub_cache
 from imgrank.checkpoints import ADAPTER_CONFIG, is_folder, locate, read_json
-from imgrank.config import PRESETS, TokenSettings
+from imgrank.config import BUILTIN, PRESETS, TokenSettings
 from imgrank.encode import catalogue as encoders
 from imgrank.errors import MissingModelError
 from imgrank.mllm import catalogue as mllms
@@ -44,8 +44,10 @@ def list_models(kind: Kind | None = None) -> list[Record]:
     return found
 
 
-def describe_model(name: str) -> Record:
+def describe_model(name: str) -> list[Record]:
     """Return the record of any model, from its config.json: what it is, and whether it can be used here.
+
+    Two records for "builtin", which is the name of an encoder and of a language model.
 
     An adapter (LoRA and the like) is described by its base model. A listed model that is not in the cache is described
     from the catalogue, any other hub id by downloading its config.json.
@@ -57,10 +59,12 @@ def describe_model(name: str) -> Record:
         MissingModelError: there is no such model, or no network, or its configuration cannot be read.
         SettingsError: the configuration holds a number that is unusable.
     """
+    if name == BUILTIN:
+        return [record for record in list_models() if record["name"] == name]
     folder = _folder(name)
     if folder is not None and (folder / ADAPTER_CONFIG).is_file():
-        return _adapter(name, folder)
-    return _whole_model(name, folder)
+        return [_adapter(name, folder)]
+    return [_whole_model(name, folder)]
 
 
 def _folder(name: str) -> Path | None:
@@ -158,7 +162,7 @@ def _mllm(name: str, family: str, shape: geometry.Geometry, folder: Path | None 
         "profile": _profile(name, family),
         "hidden": shape.hidden,
         "levels": shape.levels,
-        "token_side": shape.token_side,
+        "token_side": shape.token_side or None,
         "tokens_per_photo": tokens,
         "tokens_kept": kept,
         "bytes_per_token": per_token,
@@ -190,7 +194,7 @@ def _facts(
     name: str, facts: mllms.KnownModel | encoders.KnownEncoder | None, folder: Path | None, *either: tuple[str, ...]
 ) -> Record:
     """Return what config.json does not say; None where nobody has said it."""
-    if name == encoders.BUILTIN:
+    if name == BUILTIN:
         offline = True
     elif folder is not None:
         offline = hub_cache.is_complete(folder, *either)

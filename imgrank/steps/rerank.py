@@ -203,7 +203,8 @@ class Reranker:
             self._told_uncached = True
             self._reporter.note(
                 f"{missing} of {count} candidates have no cached tokens and are computed from their photos; "
-                f"`imgrank cache-tokens {self.photos.bundle.path}` makes re-ranking faster"
+                f"`imgrank cache-tokens {self.photos.bundle.path} {self.stage.source.cache_options}` makes re-ranking "
+                "faster"
             )
 
     # Scores of earlier runs

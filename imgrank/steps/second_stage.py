@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from imgrank.bundle import layout
 from imgrank.bundle.file import Bundle
 from imgrank.bundle.tokens import TokenTable
-from imgrank.config import RerankSettings
+from imgrank.config import BUILTIN, RerankSettings
 from imgrank.errors import MismatchError, SettingsError
 from imgrank.progress import Reporter
 from imgrank.rerank.score_cache import default_path, fingerprint
@@ -95,7 +95,8 @@ def _local(bundle: Bundle, settings: RerankSettings, table: TokenTable | None, r
 
     if settings.scorer == "mllm":
         raise SettingsError(
-            f"--scorer mllm needs a model: give --mllm, or run `imgrank cache-tokens {bundle.path} --mllm MODEL`"
+            f"--scorer mllm needs a model: give --mllm, or run `imgrank cache-tokens {bundle.path}` for the built-in "
+            "one (--mllm MODEL for another)"
         )
     if settings.scorer == "auto":
         reporter.note(
@@ -109,7 +110,7 @@ def _local(bundle: Bundle, settings: RerankSettings, table: TokenTable | None, r
             bundle.path,
             f"{layout.LOCAL_CACHE!r} holds local features of version {held.model_revision} ({held.settings}); "
             f"this imgrank compares version {here.model_revision} ({here.settings}); make them again: "
-            f"imgrank cache-tokens {bundle.path} --overwrite",
+            f"imgrank cache-tokens {bundle.path} --cache {layout.LOCAL_CACHE} --overwrite",
         )
     return SecondStage(table, source, LocalMaxSimScorer() if settings.scorer == "maxsim" else GeometricScorer())
 
@@ -173,8 +174,11 @@ def choose_prompt(
     from imgrank.mllm.profiles import PROFILES, profile_of
     from imgrank.mllm.prompts import prompt_for, read_prompt
 
+    known = profile_of(model.name, {"model_type": model.family})
+    if known is not None and known.only and (settings.profile not in ("auto", known.name) or prompt_file is not None):
+        raise SettingsError(f"{model.name} knows one question and no words; leave --profile and --prompt-file out")
     if settings.profile in ("auto", "none"):
-        profile = profile_of(model.name, {"model_type": model.family}) if settings.profile == "auto" else None
+        profile = known if settings.profile == "auto" else None
     else:
         profile = PROFILES[settings.profile]
         if profile.family != model.family:
@@ -213,10 +217,13 @@ def _named_cache(bundle: Bundle, settings: RerankSettings, request: Request) -> 
         if request.mllm is not None:
             same = [table for table in visual if table.provenance.model in _names(request.mllm)]
             return same[0] if len(same) == 1 else None
+        # The built-in model never takes the place of one that somebody chose.
+        visual = [table for table in visual if table.provenance.model != BUILTIN] or visual
         if len(visual) == 1:
             return visual[0]
-        if layout.DEFAULT_CACHE in bundle.token_tables:
-            return bundle.token_tables[layout.DEFAULT_CACHE]
+        for default in (layout.DEFAULT_CACHE, layout.BUILTIN_CACHE):
+            if default in (table.name for table in visual):
+                return bundle.token_tables[default]
         names = ", ".join(sorted(table.name for table in visual))
         raise SettingsError(f"{bundle.path} has several token caches ({names}); choose one with --cache")
     return bundle.token_tables.get(layout.LOCAL_CACHE)
@@ -225,12 +232,13 @@ def _named_cache(bundle: Bundle, settings: RerankSettings, request: Request) -> 
 def _cache_of(bundle: Bundle, model: VisionLanguageModel) -> TokenTable | None:
     """Return the cache with tokens of just these weights, wherever their folder was when they were cached."""
     same = [table for table in bundle.token_tables.values() if table.provenance.model_revision == model.revision]
-    if len(same) > 1 and layout.DEFAULT_CACHE not in (table.name for table in same):
+    defaults = (layout.DEFAULT_CACHE, layout.BUILTIN_CACHE)
+    if len(same) > 1 and not any(table.name in defaults for table in same):
         names = ", ".join(sorted(table.name for table in same))
         raise SettingsError(f"{bundle.path} has several caches of {model.name} ({names}); choose one with --cache")
-    same.sort(key=lambda table: table.name != layout.DEFAULT_CACHE)
+    same.sort(key=lambda table: table.name not in defaults)
     return same[0] if same else None
 
 
 def _names(model: str) -> set[str]:
-    return {model, os.path.realpath(model)} if Path(model).is_dir() else {model}
+    return {model, os.path.realpath(model)} if model != BUILTIN and Path(model).is_dir() else {model}

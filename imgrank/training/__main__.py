@@ -14,7 +14,7 @@ from imgrank.training.corpus import SHARD, draw_corpus, read_shards, shard_path
 from imgrank.training.export import export
 from imgrank.training.train import Recipe, Stage, Training, split
 
-SUBJECTS = 4096
+SUBJECTS = 1200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("work", type=Path, help="folder for drawn photos, checkpoints and the log")
     parser.add_argument("-o", "--output", type=Path, required=True, help="model folder to write, for --mllm")
     parser.add_argument("--subjects", type=int, default=SUBJECTS, help="to draw (default: %(default)s)")
-    parser.add_argument("--stages", type=_stage, nargs="+", metavar="STEPSxTOKENSxGROUPS", help="instead of the recipe's")
+    parser.add_argument(
+        "--stages", type=_stage, nargs="+", metavar="STEPSxTOKENSxGROUPS", help="instead of the recipe's"
+    )
     parser.add_argument("--minutes", type=float, help="of training at most; run again to go on")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
     parser.add_argument("--workers", type=int, help="drawing processes (default: one per core)")
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _note(f"{count} of {options.subjects} subjects are drawn")
     shards = range(-(-options.subjects // SHARD))
     learn, hold = split(read_shards([shard_path(folder, shard) for shard in shards]))
-    recipe = Recipe(seed=options.seed) if options.stages is None else Recipe(seed=options.seed, stages=tuple(options.stages))
+    recipe = (
+        Recipe(seed=options.seed) if options.stages is None else Recipe(seed=options.seed, stages=tuple(options.stages))
+    )
     device = pick_device(options.device)
     training = Training(options.work, learn, hold, recipe, device=device, compile=not options.no_compile)
     finished = training.run(minutes=options.minutes, note=_note)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from imgrank.local.keypoints import Keypoints, LocalSettings, detect
+from imgrank.local.keypoints import Keypoints, LocalSettings, detect, use_one_thread
 from imgrank.training.subjects import draw_subject
 
 SHARD = 16  # subjects
@@ -78,9 +78,7 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 def draw_shard(folder: Path, shard: int) -> None:
     """Draw one shard and write it whole or not at all."""
-    import cv2
-
-    cv2.setNumThreads(1)  # the processes of the pool fill the cores
+    use_one_thread()  # the processes of the pool fill the cores
     subject, role, plane, found, files = [], [], [], [], []
     for number in range(shard * SHARD, (shard + 1) * SHARD):
         for shot in draw_subject(number):
@@ -128,4 +126,3 @@ def read_shards(paths: Sequence[Path]) -> Photos:
                 )
             )
     return Photos(np.concatenate(subject), np.concatenate(role), np.concatenate(plane), keypoints)
-

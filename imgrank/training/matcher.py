@@ -11,12 +11,26 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, scaled_dot_product_attention
 
 from imgrank.arrays import Floats
-from imgrank.mllm.keypoint_network import COLOURS, DESCRIPTOR, GEOMETRY, KeypointConfig, KeypointNetwork
-from imgrank.training.pairs import NO_MATCH, UNKNOWN, Groups
+from imgrank.mllm.keypoint_network import (
+    COLOURS,
+    DESCRIPTOR,
+    GEOMETRY,
+    PHASES,
+    ROPE_THETA,
+    STEP,
+    VERSION,
+    KeypointConfig,
+    KeypointNetwork,
+)
+from imgrank.training.pairs import UNKNOWN, Groups
 
 QUERY, CANDIDATE, READERS, ZERO, ONE = 1, 2, tuple(range(3, 11)), 11, 12  # token ids; 0 stands for a photo
 VOCABULARY = 16
 MATCH_HEADS = 3  # heads of the first layer that begin as matchers
+_NONE = 4  # dimensions of such a head that weigh having no match
+_FIXED = 3  # last dimensions of a token: whether it has no match, the mark of none, a constant
+# Phases of the geometry that the first layer begins by comparing: x and y at the lower frequencies, sizes, angles.
+COMPARED = (0, 1, 2, 4, 5, 6, 8, 9, 10, 11)
 
 
 @dataclass(frozen=True)
@@ -24,10 +38,10 @@ class Shape:
     """Of the network."""
 
     hidden: int = 192
-    layers: int = 5
+    layers: int = 4
     heads: int = 4
     head_dim: int = 64
-    mlp: int = 512
+    mlp: int = 384
     connector: int = 256
 
 
@@ -69,11 +83,13 @@ def new_network(shape: Shape, mean: Floats, basis: Floats, seed: int) -> Keypoin
             "intermediate_size": shape.mlp,
             "initializer_range": 0.04,
             "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
             "tie_word_embeddings": False,
             "bos_token_id": None,
             "eos_token_id": None,
         },
         connector_size=shape.connector,
+        version=VERSION,
     )
     network = KeypointNetwork(config)
     _start_as_matcher(network, mean, basis)
@@ -82,7 +98,7 @@ def new_network(shape: Shape, mean: Floats, basis: Floats, seed: int) -> Keypoin
 
 @torch.no_grad()
 def _start_as_matcher(network: KeypointNetwork, mean: Floats, basis: Floats) -> None:
-    """Lay out tokens as [descriptor | colours | geometry | free]; let heads of the first layer compare parts of them."""
+    """Lay out tokens as [descriptor | colours | geometry | free | fixed]; let the first layer compare parts of them."""
     connector, layer = network.model.connector, network.model.language_model.layers[0]
     kept = basis.shape[1]
     straight = connector.straight.weight
@@ -95,20 +111,84 @@ def _start_as_matcher(network: KeypointNetwork, mean: Floats, basis: Floats) -> 
     for at in range(GEOMETRY):
         straight[kept + COLOURS + at, DESCRIPTOR + COLOURS + at] = 1.0
     connector.down.weight.mul_(0.2)
-    attention = layer.self_attn
+    straight[-_FIXED:] = 0
+    connector.down.weight[-_FIXED:] = 0
+    connector.straight.bias[-1] = 1.0  # a constant
+    embeddings = network.model.language_model.embed_tokens.weight
+    embeddings[:, -_FIXED:] = 0
+    embeddings[QUERY] = 0
+    embeddings[QUERY, -2] = 1.0  # marks the token that stands for no match
+    _match(layer.self_attn, kept)
+    _bring(layer.self_attn, kept)
+    _compare(layer.mlp, kept)
+
+
+def _match(attention: Any, kept: int) -> None:
+    """Let a descriptor attend to equal ones of the other photo, or to the token before it where none is near enough.
+
+    Projections of queries and keys have opposite signs, which the half turn between the photos undoes; so a token does
+    not find itself.
+    """
     dim = attention.head_dim
-    for projection in (attention.q_proj, attention.k_proj):
-        projection.weight[: MATCH_HEADS * dim].mul_(0.1)
-        for head, first in enumerate(np.linspace(0, kept - dim, MATCH_HEADS - 1).astype(int)):
-            for at in range(dim):
-                projection.weight[head * dim + at, first + at] = 1.0
-        head = MATCH_HEADS - 1  # with colours
-        for at in range(dim - COLOURS):
-            projection.weight[head * dim + at, at] = 1.0
+    constant, none = attention.q_proj.in_features - 1, attention.q_proj.in_features - 2
+    least = 0.7 * np.sqrt(dim - _NONE)  # cosine at which none and a match weigh the same
+    queries, keys = attention.q_proj.weight, attention.k_proj.weight
+    for projection in (queries, keys):
+        projection[: MATCH_HEADS * dim].mul_(0.1)
+    for head, first in enumerate(np.linspace(0, kept - dim + _NONE, MATCH_HEADS).astype(int)):
+        colours = COLOURS if head == MATCH_HEADS - 1 else 0
+        places = [*range(first, first + dim - _NONE - colours), *range(kept, kept + colours)]
+        for at, place in enumerate(places):
+            queries[head * dim + at, place] = -1.0
+            keys[head * dim + at, place] = 1.0
+        for at in range(dim - _NONE, dim):
+            queries[head * dim + at, constant] = -least / np.sqrt(_NONE)
+            keys[head * dim + at, none] = 1.0
+    attention.q_norm.weight.fill_(1.8)
+    attention.k_norm.weight.fill_(1.8)
+
+
+def _bring(attention: Any, kept: int) -> None:
+    """Let a token receive, beside its own, the geometry and the colours of what it matches."""
+    dim, free = attention.head_dim, kept + COLOURS + GEOMETRY
+    heads = slice(0, MATCH_HEADS * dim)
+    attention.v_proj.weight[heads].mul_(0.5)
+    attention.o_proj.weight[:, heads].mul_(0.5)
+    attention.o_proj.weight[-_FIXED] = 0
+    for head in range(MATCH_HEADS):
+        for at in range(GEOMETRY):
+            attention.v_proj.weight[head * dim + at, kept + COLOURS + at] = 1.0
+            attention.o_proj.weight[free + at, head * dim + at] = 1.0 / MATCH_HEADS
         for at in range(COLOURS):
-            projection.weight[head * dim + dim - COLOURS + at, kept + at] = 1.0
-    attention.q_norm.weight.fill_(1.6)
-    attention.k_norm.weight.fill_(1.6)
+            attention.v_proj.weight[head * dim + GEOMETRY + at, kept + at] = 1.0
+            attention.o_proj.weight[free + GEOMETRY + at, head * dim + GEOMETRY + at] = 1.0 / MATCH_HEADS
+        lost = head * dim + GEOMETRY + COLOURS
+        attention.v_proj.weight[lost] = 0
+        attention.v_proj.weight[lost, -2] = 0.2
+        attention.o_proj.weight[-_FIXED, lost] = 1.0 / MATCH_HEADS
+
+
+def _compare(mlp: Any, kept: int) -> None:
+    """Let the first layer compute by how much places, sizes and angles of a match differ.
+
+    cos(a - b) = cos a cos b + sin a sin b, and silu(x) y - silu(-x) y = x y: two units make a product.
+    """
+    own = kept + COLOURS
+    matched, out = own + GEOMETRY, own + 2 * GEOMETRY + COLOURS
+    unit = 0
+    for phase in COMPARED:
+        cosine, sine = phase, PHASES + phase
+        for parts in (((cosine, cosine, 1.0), (sine, sine, 1.0)), ((sine, cosine, 1.0), (cosine, sine, -1.0))):
+            for a, b, sign in parts:
+                for half in (1.0, -1.0):
+                    mlp.gate_proj.weight[unit] *= 0.1
+                    mlp.up_proj.weight[unit] *= 0.1
+                    mlp.down_proj.weight[:, unit] *= 0.1
+                    mlp.gate_proj.weight[unit, own + a] = half
+                    mlp.up_proj.weight[unit, matched + b] = 1.0
+                    mlp.down_proj.weight[out, unit] = sign * half
+                    unit += 1
+            out += 1
 
 
 class Matcher(nn.Module):
@@ -118,7 +198,8 @@ class Matcher(nn.Module):
         super().__init__()
         self.network = network
         self._through = _through
-        self.inlier = nn.Linear(network.config.text_config.hidden_size, 1)
+        text = network.config.text_config
+        self.inlier = nn.ModuleList(nn.Linear(text.hidden_size, 1) for _ in range(text.num_hidden_layers - 1))
 
     def compile_layers(self) -> None:
         """Compile what a layer does; each new shape of a batch takes a while at its first step."""
@@ -129,8 +210,9 @@ class Matcher(nn.Module):
         """Run g queries (g, m, INPUTS) with k candidates each (g, k, n, INPUTS).
 
         Returns:
-            logit differences (g, k); of each candidate's token, whether it has a match (g, k, n); and how the matching
-            heads of the first layer weigh the query's tokens for it, (g, k, heads, n, 1 + m), the first for none.
+            logit differences (g, k); after each layer but the last, of each candidate's token, whether it has a match
+            (layers - 1, g, k, n); and how the matching heads of the first layer weigh the query's tokens for it,
+            (g, k, heads, n, 1 + m), the first for none.
         """
         body = self.network.model
         decoder = body.language_model
@@ -144,15 +226,18 @@ class Matcher(nn.Module):
         suffixes = torch.cat([first.to(theirs), theirs, readers.to(theirs)], dim=2)
         hidden = torch.cat([own.to(theirs), suffixes.flatten(1, 2)], dim=1).float()
         weights = self._first_weights(hidden, plan)
+        turns = _turns(plan, hidden.device)
+        inlier = []
         for number, layer in enumerate(decoder.layers):
-            if number == len(decoder.layers) - 1:
+            if number:
                 seen = hidden[:, plan.prefix :].unflatten(1, (k, plan.suffix))[:, :, 1 : 1 + n]
-                inlier = self.inlier(seen)[..., 0]
-            hidden = self._through(layer, hidden, plan)
+                seen = nn.functional.rms_norm(seen, seen.shape[-1:])
+                inlier.append(self.inlier[number - 1](seen)[..., 0])
+            hidden = self._through(layer, hidden, turns, plan)
         ends = hidden[:, plan.prefix :].unflatten(1, (k, plan.suffix))[:, :, -1]
         rows = self.network.lm_head.weight
         logits = (decoder.norm(ends).float() * (rows[ONE] - rows[ZERO]).float()).sum(dim=-1)
-        return logits, inlier.float(), weights
+        return logits, torch.stack(inlier).float(), weights
 
     def _first_weights(self, hidden: torch.Tensor, plan: _Plan) -> torch.Tensor:
         layer = self.network.model.language_model.layers[0]
@@ -161,27 +246,42 @@ class Matcher(nn.Module):
         shape = (*states.shape[:-1], -1, attention.head_dim)
         dim = attention.head_dim
         queries = (states @ attention.q_proj.weight[: MATCH_HEADS * dim].T).view(shape)
-        keys = (states[:, : plan.prefix] @ attention.k_proj.weight[: MATCH_HEADS * dim].T).view(*shape[:1], plan.prefix, -1, dim)
+        keys = (states[:, : plan.prefix] @ attention.k_proj.weight[: MATCH_HEADS * dim].T).view(
+            *shape[:1], plan.prefix, -1, dim
+        )
         queries = attention.q_norm(queries)[:, plan.prefix :].unflatten(1, (plan.candidates, plan.suffix))
-        queries = queries[:, :, 1 : 1 + plan.tokens]
+        angle = torch.tensor(float(STEP))
+        queries = _turned(queries[:, :, 1 : 1 + plan.tokens], angle.cos(), angle.sin())
         return torch.einsum("bknhd,bmhd->bkhnm", queries, attention.k_norm(keys)) / np.sqrt(dim)
 
 
-def _through(layer: Any, hidden: torch.Tensor, plan: _Plan) -> torch.Tensor:
-    """Run a layer of transformers' decoder where all rotary positions are 0, so that nothing is turned."""
+def _through(layer: Any, hidden: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], plan: _Plan) -> torch.Tensor:
+    """Run a layer of transformers' decoder on many groups at once."""
     attention = layer.self_attn
     states = _norm(layer.input_layernorm, hidden)
     shape = (*states.shape[:-1], -1, attention.head_dim)
-    query = _norm(attention.q_norm, attention.q_proj(states).view(shape)).transpose(1, 2)
-    key = _norm(attention.k_norm, attention.k_proj(states).view(shape)).transpose(1, 2)
+    query = _turned(_norm(attention.q_norm, attention.q_proj(states).view(shape)), *turns).transpose(1, 2)
+    key = _turned(_norm(attention.k_norm, attention.k_proj(states).view(shape)), *turns).transpose(1, 2)
     value = attention.v_proj(states).view(shape).transpose(1, 2)
     seen = _attend(query.to(value.dtype), key.to(value.dtype), value, plan)
     hidden = hidden + attention.o_proj(seen.flatten(2))
     return hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
 
 
+def _turns(plan: _Plan, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (rows, 1, 1) cosines and sines of the rotary angle of each row: one for all dimensions."""
+    suffix = [STEP] * (1 + plan.tokens) + [2 * STEP] * len(READERS)
+    angles = torch.tensor([0] * plan.prefix + suffix * plan.candidates, device=device)[:, None, None]
+    return angles.cos(), angles.sin()
+
+
+def _turned(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    first, second = states.chunk(2, dim=-1)
+    return states * cosine.to(states) + torch.cat([-second, first], dim=-1) * sine.to(states)
+
+
 def _norm(module: Any, states: torch.Tensor) -> torch.Tensor:
-    return nn.functional.rms_norm(states, states.shape[-1:], module.weight, module.variance_epsilon)
+    return nn.functional.rms_norm(states, states.shape[-1:], module.weight.to(states.dtype), module.variance_epsilon)
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: _Plan) -> torch.Tensor:
@@ -224,7 +324,9 @@ class LossWeights:
     match: float = 0.3
 
 
-def losses(matcher: Matcher, groups: Groups, weights: LossWeights, device: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def losses(
+    matcher: Matcher, groups: Groups, weights: LossWeights, device: str
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the loss of groups, and its parts and the logits for the record."""
     query, candidates, same, match = (
         torch.from_numpy(part).to(device) for part in (groups.query, groups.candidates, groups.same, groups.match)
@@ -236,11 +338,14 @@ def losses(matcher: Matcher, groups: Groups, weights: LossWeights, device: str) 
     order = (nn.functional.softplus(rest - logits) * same).sum() / same.sum().clamp(min=1)
     known = match != UNKNOWN
     is_match = (match >= 0).float()
-    token = binary_cross_entropy_with_logits(inlier[known], is_match[known])
-    matched = match >= 0
-    choice = first.transpose(2, 3)[matched]  # (matches, heads, 1 + m)
-    target = (match[matched] + 1)[:, None].expand(-1, choice.shape[1])
-    first_loss = cross_entropy(choice.flatten(0, 1).float(), target.flatten()) if len(choice) else logits.sum() * 0
+    by_layer = [binary_cross_entropy_with_logits(one[known], is_match[known]) for one in inlier]
+    token = torch.stack(by_layer).mean()
+    choice = first.transpose(2, 3)[known]  # (tokens, heads, 1 + m)
+    target = (match[known] + 1)[:, None].expand(-1, choice.shape[1])  # NO_MATCH + 1 is the token for none
+    each = cross_entropy(choice.flatten(0, 1).float(), target.flatten(), reduction="none")
+    share = is_match[known][:, None].expand(-1, choice.shape[1]).flatten()
+    share = share / share.sum().clamp(min=1) + 0.5 * (1 - share) / (1 - share).sum().clamp(min=1)
+    first_loss = (each * share).sum()
     total = pair + weights.order * order + weights.inlier * token + weights.match * first_loss
-    parts = {"pair": pair, "order": order, "inlier": token, "match": first_loss, "logits": logits}
+    parts = {"pair": pair, "order": order, "inlier": by_layer[-1], "match": first_loss, "logits": logits}
     return total, {name: part.detach() for name, part in parts.items()}

@@ -32,13 +32,13 @@ class GroupSettings:
         tokens: keypoints of a query; photos with fewer repeat some.
         candidate_tokens: keypoints of a candidate.
         candidates: of one query.
-        choice_noise: spread of the noise on the order in which keypoints are chosen; 0 takes those that inference takes.
+        choice_noise: spread of the noise on the order in which keypoints are chosen; 0 takes what inference takes.
         augment: whether keypoints are turned, scaled, recoloured and disturbed.
     """
 
     tokens: int = 256
     candidate_tokens: int = 256
-    candidates: int = 4
+    candidates: int = 6
     choice_noise: float = 0.7
     augment: bool = True
 
@@ -126,7 +126,6 @@ class Sampler:
         if settings.augment:
             moved, inside = _moved(rng, places, keypoints.extent)
         ranks = choice_cost(keypoints) + rng.gumbel(size=len(places)) * settings.choice_noise * rng.uniform()
-        ranks[~inside] += 1e3
         ranks[~inside] = np.inf
         rows = np.argsort(ranks)[: min(count, max(1, int(inside.sum())))]
         if not len(rows):
@@ -175,7 +174,9 @@ def true_matches(
     return np.where(np.isfinite(cost[np.arange(len(cost)), best]), best, NO_MATCH)
 
 
-def _apply(matrix: npt.NDArray[np.float64], x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _apply(
+    matrix: npt.NDArray[np.float64], x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     u, v, w = matrix @ np.stack([x, y, np.ones_like(x)])
     w = np.where(np.abs(w) < 1e-9, 1e-9, w)
     return np.stack([u / w, v / w])
@@ -192,7 +193,10 @@ def _moved(
     middle = np.array(extent) / 2
     x, y = (places[:, :2] - middle).T
     moved = places.copy()
-    moved[:, 0], moved[:, 1] = cosine * x - sine * y + shift[0] + middle[0], sine * x + cosine * y + shift[1] + middle[1]
+    moved[:, 0], moved[:, 1] = (
+        cosine * x - sine * y + shift[0] + middle[0],
+        sine * x + cosine * y + shift[1] + middle[1],
+    )
     moved[:, 2] *= factor
     moved[:, 3] = (moved[:, 3] + degrees) % 360
     inside = (np.abs(moved[:, :2] - middle) < 0.5).all(axis=1)
@@ -200,14 +204,15 @@ def _moved(
 
 
 def _disturbed(rng: Generator, sift: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    if rng.uniform() < 0.5:
+    if rng.uniform() < 0.3:
         return sift
-    noise = rng.standard_normal(sift.shape, dtype=np.float32) * np.float32(rng.uniform(0, 10))
+    # Real photos of one thing differ by more than light and lens: up to a cosine of about 0.9 by this alone.
+    noise = rng.standard_normal(sift.shape, dtype=np.float32) * np.float32(rng.uniform(0, 20))
     return np.clip(sift + noise, 0, 255).astype(np.uint8)
 
 
 def _recoloured(rng: Generator, colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     lab = colours.reshape(len(colours), COLOUR_POINTS, 3).astype(np.float32)
     lab[..., 0] = (lab[..., 0] - 128) * np.exp(rng.normal(0, 0.15)) + 128 + rng.normal(0, 15)
-    lab[..., 1:] = (lab[..., 1:] - 128) * np.exp(rng.normal(0, 0.2)) + 128 + rng.normal(0, 4, 2)
+    lab[..., 1:] = (lab[..., 1:] - 128) * np.exp(rng.normal(0, 0.25)) + 128 + rng.normal(0, 6, 2)
     return np.clip(lab, 0, 255).astype(np.uint8).reshape(len(colours), -1)

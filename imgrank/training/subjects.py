@@ -71,9 +71,7 @@ def draw_subject(seed: int) -> list[Shot]:
     return shots
 
 
-def _plane(
-    shown: npt.NDArray[np.float64], corners: npt.NDArray[np.float64], pixels: Pixels
-) -> npt.NDArray[np.float64]:
+def _plane(shown: npt.NDArray[np.float64], corners: npt.NDArray[np.float64], pixels: Pixels) -> npt.NDArray[np.float64]:
     """Return the homography that sends (4, 2) places of a plane to pixels, in units of the longer side."""
     numbers = homography(shown, corners / max(pixels.shape[:2]))
     return np.append(numbers, 1.0).reshape(3, 3)

@@ -29,15 +29,16 @@ from imgrank.encode.builtin import BuiltinEncoder
 from imgrank.mllm.keypoint_network import KeypointNetwork
 from imgrank.training.corpus import Photos
 from imgrank.training.matcher import LossWeights, Matcher, Shape, losses, new_network
+from imgrank.training.muon import Muon
 from imgrank.training.pairs import Groups, GroupSettings, Sampler
 from imgrank.training.subjects import SIBLING, VARIANT
 from imgrank.training.vocabulary import principal_directions
 
-DESCRIPTOR_PART = 96  # numbers of a token in which the descriptor starts
+DESCRIPTOR_PART = 80  # numbers of a token in which the descriptor starts
 _NEAREST = 60  # photos of other subjects that negatives are taken from
 _HELD_OUT = 0.04  # share of the subjects that only measure
 _SIFT_SAMPLE = 120_000
-_CHECKPOINT_SECONDS = 240
+_CHECKPOINT_SECONDS = 400
 _LOG_EVERY = 50  # steps
 _EMA = 0.999
 _AHEAD = 8  # batches drawn ahead
@@ -63,10 +64,11 @@ class Recipe:
     """All that decides the weights, beside the drawn subjects."""
 
     shape: Shape = field(default_factory=Shape)
-    stages: tuple[Stage, ...] = (Stage(6000, 192, 12), Stage(1500, 448, 6))
+    stages: tuple[Stage, ...] = (Stage(1000, 128, 16), Stage(800, 320, 6))
     learning_rate: float = 1e-3
-    warm_up: int = 200
+    warm_up: int = 100
     weight_decay: float = 0.02
+    muon: bool = True
     weights: LossWeights = field(default_factory=LossWeights)
     seed: int = 0
 
@@ -145,9 +147,7 @@ class Training:
         mean, basis = descriptor_basis(learn, recipe.seed)
         self.matcher = Matcher(new_network(recipe.shape, mean, basis, recipe.seed)).to(device)
         self.average = {name: value.detach().clone() for name, value in self.matcher.state_dict().items()}
-        self._optimizer = torch.optim.AdamW(
-            self.matcher.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-        )
+        self._optimizers = _optimizers(self.matcher, recipe)
         self.step = 0
         self._resume()
         if compile:
@@ -155,6 +155,15 @@ class Training:
 
     def run(self, *, minutes: float | None = None, note: Callable[[str], None] = print) -> bool:
         """Train to the end of the recipe or for some minutes; return whether the end was reached."""
+        try:
+            self._run(minutes, note)
+        except KeyboardInterrupt:
+            self._keep()
+            note(f"interrupted after step {self.step}")
+            raise
+        return self.step >= self.recipe.steps
+
+    def _run(self, minutes: float | None, note: Callable[[str], None]) -> None:
         start = saved = time.monotonic()
         seen: list[tuple[dict[str, torch.Tensor], Groups]] = []
         for groups in self._batches():
@@ -171,16 +180,16 @@ class Training:
                 saved = time.monotonic()
             if late:
                 break
-        return self.step >= self.recipe.steps
 
-    def measure(self, batches: int = 12) -> dict[str, float]:
+    def measure(self, batches: int = 4) -> dict[str, float]:
         """Return what the averaged weights reach on held-out subjects, without augmentation."""
-        settings = GroupSettings(tokens=384, candidate_tokens=384, choice_noise=0.0, augment=False)
+        stage = self.recipe.stage_of(self.step - 1)
+        settings = GroupSettings(tokens=stage.tokens, candidate_tokens=stage.tokens, choice_noise=0.0, augment=False)
         current = {name: value.detach().clone() for name, value in self.matcher.state_dict().items()}
         self.matcher.load_state_dict(self.average)
         seen = []
         for number in range(batches):
-            groups = self._measured.draw(np.random.default_rng([0x3EA5, number]), 8, settings)
+            groups = self._measured.draw(np.random.default_rng([0x3EA5, number]), stage.groups, settings)
             with torch.no_grad(), self._autocast():
                 seen.append((losses(self.matcher, groups, self.recipe.weights, self.device)[1], groups))
         self.matcher.load_state_dict(current)
@@ -192,16 +201,18 @@ class Training:
         return self.matcher.network.cpu().eval()
 
     def _learn(self, groups: Groups) -> dict[str, torch.Tensor]:
-        for part in self._optimizer.param_groups:
-            part["lr"] = self.recipe.rate(self.step)
+        for optimizer in self._optimizers:
+            for part in optimizer.param_groups:
+                part["lr"] = self.recipe.rate(self.step)
         with self._autocast():
             loss, parts = losses(self.matcher, groups, self.recipe.weights, self.device)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss of step {self.step} is {loss.item()}; go on with a smaller rate")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.matcher.parameters(), 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         decay = min(_EMA, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.matcher.state_dict().items():
@@ -238,7 +249,7 @@ class Training:
             "step": self.step,
             "matcher": self.matcher.state_dict(),
             "average": self.average,
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
         part = self._path.with_suffix(".part")
         torch.save(state, part)
@@ -250,7 +261,8 @@ class Training:
         state = torch.load(self._path, map_location=self.device, weights_only=True)
         self.matcher.load_state_dict(state["matcher"])
         self.average = state["average"]
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, held in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(held)
         self.step = state["step"]
 
     def _log(self, record: dict[str, Any]) -> str:
@@ -258,6 +270,21 @@ class Training:
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(line + "\n")
         return line
+
+
+def _optimizers(matcher: Matcher, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices of the layers and AdamW for all else."""
+    layers = {id(value) for value in matcher.network.model.language_model.layers.parameters() if value.ndim == 2}
+    if not recipe.muon:
+        layers = set()
+    rest = [value for value in matcher.parameters() if id(value) not in layers]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    ]
+    if layers:
+        matrices = [value for value in matcher.parameters() if id(value) in layers]
+        found.append(Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay))
+    return found
 
 
 def split(photos: Photos) -> tuple[Photos, Photos]:
@@ -269,7 +296,9 @@ def split(photos: Photos) -> tuple[Photos, Photos]:
 
 def _summary(seen: list[tuple[dict[str, torch.Tensor], Groups]]) -> dict[str, float]:
     """Return means of the losses, the accuracy, and the AUC against each kind of negative."""
-    found = {name: float(np.mean([float(parts[name]) for parts, _ in seen])) for name in ("pair", "order", "inlier", "match")}
+    found = {
+        name: float(np.mean([float(parts[name]) for parts, _ in seen])) for name in ("pair", "order", "inlier", "match")
+    }
     logits = np.concatenate([parts["logits"].float().cpu().numpy().ravel() for parts, _ in seen])
     kind = np.concatenate([groups.kind.ravel() for _, groups in seen])
     found["accuracy"] = float(((logits > 0) == (kind == 0)).mean())

@@ -1,11 +1,15 @@
 """Retrieval quality and time of the default settings on a folder with images/ and qrels.tsv.
 
     python tests/benchmarks/quality.py DATASET [--imgrank CMD] [--rerank K ...] [--extra "..."]
+    python tests/benchmarks/quality.py DATASET --cache "--mllm builtin" --compare "--scorer geometric" "--mllm builtin"
 
 Drives the command line as a user would: indexes DATASET/images once, searches all queries of qrels.tsv (TREC qrels:
 query, 0, image, relevance) in one call, and prints mAP, P@1 and recall for each number of re-ranked candidates. A query
 is left out of its own ranking; positives that are not among the first 200 count as missed. The interval is the 90 %
 bootstrap interval over queries, and for re-ranking that of the paired difference to the shortlist.
+
+--cache runs `cache-tokens` with such options after the index, once for each; --compare re-ranks with each of several
+sets of options for search, and gives the paired difference of each to the first as well.
 """
 
 from __future__ import annotations
@@ -61,30 +65,43 @@ def interval(values: np.ndarray) -> str:
     return "[{:+.3f}, {:+.3f}]".format(*np.percentile(means, [5, 95]))
 
 
+def timed(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True)
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--imgrank", default="imgrank")
     parser.add_argument("--rerank", type=int, nargs="*", default=[50])
     parser.add_argument("--index-extra", default="")
+    parser.add_argument("--cache", nargs="*", default=[], help="options for cache-tokens")
     parser.add_argument("--extra", default="", help="more options for search")
+    parser.add_argument("--compare", nargs="+", default=[""], help="options for search, one set after the other")
     arguments = parser.parse_args()
     images = arguments.dataset / "images"
     positives = read_qrels(arguments.dataset / "qrels.tsv")
     queries = sorted(positives)
     command = shlex.split(arguments.imgrank)
+    count = len(list(images.iterdir()))
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "db.h5"
-        start = time.perf_counter()
-        index = [*command, "index", str(images), "-o", str(bundle), *shlex.split(arguments.index_extra)]
-        subprocess.run(index, check=True)
-        seconds, count = time.perf_counter() - start, len(list(images.iterdir()))
-        size = bundle.stat().st_size / count / 1024
-        print(f"index: {count} photos in {seconds:.1f} s, {count / seconds:.1f} photos/s, {size:.1f} KiB a photo")
-        print("rerank    mAP    90 % interval     P@1  R@50   R@200  s/query")
-        first = None
-        for top in [0, *arguments.rerank]:
-            extra = [*(["--rerank", str(top)] if top else []), *shlex.split(arguments.extra)]
+        seconds = timed([*command, "index", str(images), "-o", str(bundle), *shlex.split(arguments.index_extra)])
+        size = bundle.stat().st_size
+        print(
+            f"index: {count} photos in {seconds:.1f} s, {count / seconds:.1f} photos/s, "
+            f"{size / count / 1024:.1f} KiB each"
+        )
+        for options in arguments.cache:
+            seconds = timed([*command, "cache-tokens", str(bundle), *shlex.split(options)])
+            size, before = bundle.stat().st_size, size
+            print(f"cache-tokens {options}: {seconds:.1f} s, {(size - before) / count / 1024:.1f} KiB each")
+        print("rerank    mAP    90 % interval     to the first      P@1     R@50   R@200  s/query  options")
+        shortlist, reference = None, {}
+        for top, options in [(0, ""), *((top, options) for options in arguments.compare for top in arguments.rerank)]:
+            extra = [*(["--rerank", str(top)] if top else []), *shlex.split(arguments.extra), *shlex.split(options)]
             rankings, seconds = search(command, images, bundle, queries, extra)
             ap = np.array([average_precision(rankings[query], positives[query]) for query in queries])
             p1 = np.mean([rankings[query][0] in positives[query] for query in queries])
@@ -92,10 +109,14 @@ def main() -> None:
                 np.mean([len(positives[q] & set(rankings[q][:k])) / len(positives[q]) for q in queries])
                 for k in (50, TOP)
             ]
-            first = ap if first is None else first
-            spread = interval(ap - first) if top else interval(ap)
+            shortlist = ap if shortlist is None else shortlist
+            spread = interval(ap - shortlist) if top else interval(ap)
+            other = interval(ap - reference[top]) if top in reference else ""
+            reference.setdefault(top, ap)
             print(
-                f"{top:6d}  {ap.mean():.4f}  {spread:17s} {p1:.4f}  {recalls[0]:.3f}  {recalls[1]:.3f}  {seconds:.3f}"
+                f"{top:6d}  {ap.mean():.4f}  {spread:16s}  {other:16s}  {p1:.4f}  {recalls[0]:.3f}  {recalls[1]:.3f}  "
+                f"{seconds:.3f}  {options}",
+                flush=True,
             )
 
 

@@ -16,7 +16,8 @@ from tests.tiny_mllms import FAMILIES, TINY
 
 
 def test_every_adapter_exists_and_has_a_tiny_model_in_the_tests():
-    assert set(ADAPTERS) == {tiny.name for tiny in TINY.values()}
+    # The family of the built-in model has tests and a trained model of its own.
+    assert set(ADAPTERS) - {"imgrank_keypoints"} == {tiny.name for tiny in TINY.values()}
     for family, (module, name) in ADAPTERS.items():
         assert getattr(importlib.import_module(module), name).family == family
 

@@ -47,7 +47,7 @@ def alone(folder, tmp_path):
 
 
 def test_every_family_has_a_tiny_model():
-    assert {tiny.name for tiny in TINY.values()} == set(ADAPTERS)
+    assert {tiny.name for tiny in TINY.values()} == set(ADAPTERS) - {"imgrank_keypoints"}
 
 
 @pytest.mark.parametrize("family", list(TINY))

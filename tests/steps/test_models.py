@@ -32,7 +32,7 @@ def test_a_hugging_face_encoder_is_stored_and_found_again(imgrank, collection: P
     reranked = imgrank("search", "hf.h5", "queries/query-00.jpg", "--rerank", 5, cwd=collection)
     assert reranked.returncode == 0, reranked.stderr.decode()
     assert b"cache-tokens" in reranked.stderr
-    assert imgrank("cache-tokens", "hf.h5", cwd=collection).returncode == 0
+    assert imgrank("cache-tokens", "hf.h5", "--cache", "local", cwd=collection).returncode == 0
     cached = imgrank("search", "hf.h5", "queries/query-00.jpg", "--rerank", 5, cwd=collection)
     assert cached.stdout == reranked.stdout
     # Other weights in the same place are noticed.

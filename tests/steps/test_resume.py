@@ -135,7 +135,7 @@ def test_a_cache_that_lags_behind_is_not_continued_out_of_step(imgrank, collecti
         "import os, sys\nfrom imgrank.steps import cache_tokens\nreal = cache_tokens.append_tokens\n"
         "def append(*arguments):\n    real(*arguments)\n    cache_tokens.append_tokens = lambda *_: os._exit(9)\n"
         "cache_tokens.append_tokens = append\nfrom pathlib import Path\n"
-        "cache_tokens.cache_tokens(Path('db.h5'), overwrite=True)\n"
+        "cache_tokens.cache_tokens(Path('db.h5'), cache='local', overwrite=True)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=collection, check=False).returncode == 9
     shutil.copy(collection / "queries" / "query-01.jpg", collection / "photos" / "new.jpg")
@@ -145,7 +145,8 @@ def test_a_cache_that_lags_behind_is_not_continued_out_of_step(imgrank, collecti
     search = ["search", "db.h5", "queries/query-01.jpg", "--rerank", 21]
     lagging = imgrank(*search, cwd=collection)
     assert b"5 of 21 candidates have no cached tokens" in lagging.stderr
-    assert imgrank("cache-tokens", "db.h5", cwd=collection).stderr.count(b"5 photos computed, 16 known already") == 1
+    caching = imgrank("cache-tokens", "db.h5", "--cache", "local", cwd=collection)
+    assert caching.stderr.count(b"5 photos computed, 16 known already") == 1
     assert imgrank(*search, cwd=collection).stdout == lagging.stdout
 
 

@@ -1,0 +1,1 @@
+"""How well photos are found again: what a measurement needs beside the method itself."""
