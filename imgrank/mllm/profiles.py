@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgrank.config import Task
+from imgrank.config import Task, TokenSettings
 from imgrank.mllm.answers import Answers
 from imgrank.mllm.prompts import Prompt, check_task
 
@@ -37,7 +37,7 @@ class Profile:
         answers: exactly as trained; the score is the difference of their logits at the first token of the reply.
         system: the system message, if any.
         template: the user's turn, with "{query}", "{candidate}" and "{instruction}".
-        max_image_tokens: visual tokens to which the source's own scorer limits a photo.
+        tokens: how photos become tokens where the user does not say: no more than the source's own scorer takes.
         source: where the template was published.
         only: whether these models understand nothing else.
     """
@@ -48,7 +48,7 @@ class Profile:
     answers: Answers
     system: str | None
     template: str
-    max_image_tokens: int
+    tokens: TokenSettings
     source: str
     only: bool = False
 
@@ -78,7 +78,7 @@ _QWEN3_VL_RERANKER = Profile(
         'Note that the answer can only be "yes" or "no".'
     ),
     template="<Instruct>: {instruction}<Query>:{query}\n<Document>:{candidate}",
-    max_image_tokens=1280,
+    tokens=TokenSettings(max_tokens=1280),
     source="https://github.com/QwenLM/Qwen3-VL-Embedding/blob/main/src/models/qwen3_vl_reranker.py",
 )
 
@@ -102,7 +102,7 @@ def _lamra(name: str, family: str, space: str, branch: str) -> Profile:
         answers=Answers("No", "Yes"),
         system="You are a helpful assistant.",
         template=_LAMRA.replace("{space}", space),
-        max_image_tokens=300,
+        tokens=TokenSettings(max_tokens=300),
         source=f"https://github.com/Code-kunkun/LamRA/blob/{branch}/dataset/datasets_mbeir_rerank.py",
     )
 
@@ -115,7 +115,7 @@ _KEYPOINTS = Profile(
     answers=Answers(),
     system=None,
     template="{query}{candidate}",
-    max_image_tokens=512,
+    tokens=TokenSettings(longer_side=512, max_tokens=512, keep=320),
     source="imgrank.training",
     only=True,
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -95,11 +94,8 @@ def default_token_settings(model: VisionLanguageModel) -> TokenSettings:
     """Return how photos become tokens where the user does not say: a tuned model sees no more than in training."""
     from imgrank.mllm.profiles import profile_of
 
-    settings = TokenSettings()
     profile = profile_of(model.name, {"model_type": model.family})
-    if profile is None:
-        return settings
-    return replace(settings, max_tokens=min(settings.max_tokens, profile.max_image_tokens))
+    return TokenSettings() if profile is None else profile.tokens
 
 
 def visual_provenance(name: str, model: VisionLanguageModel, settings: TokenSettings) -> Provenance:

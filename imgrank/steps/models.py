@@ -144,7 +144,8 @@ def _image_processor(name: str, folder: Path) -> Config | None:
 
 
 def _mllm(name: str, family: str, shape: geometry.Geometry, folder: Path | None = None) -> Record:
-    settings = TokenSettings()
+    profile = profile_of(name, {"model_type": family})
+    settings = TokenSettings() if profile is None else profile.tokens
     height, width = PHOTO
     tokens = geometry.tokens_of(
         family, shape, height, width, longer_side=settings.longer_side, max_tokens=settings.max_tokens
@@ -159,7 +160,7 @@ def _mllm(name: str, family: str, shape: geometry.Geometry, folder: Path | None 
         "family": family,
         "title": mllms.FAMILIES[family].title if family in mllms.FAMILIES else family,
         "supported": True,
-        "profile": _profile(name, family),
+        "profile": None if profile is None else profile.name,
         "hidden": shape.hidden,
         "levels": shape.levels,
         "token_side": shape.token_side or None,
@@ -167,7 +168,7 @@ def _mllm(name: str, family: str, shape: geometry.Geometry, folder: Path | None 
         "tokens_kept": kept,
         "bytes_per_token": per_token,
         "bytes_per_photo": {dtype: kept * count for dtype, count in per_token.items()},
-        **_facts(name, facts, folder, hub_cache.TOKENIZER),
+        **_facts("mllm", name, facts, folder, hub_cache.TOKENIZER),
     }
 
 
@@ -186,12 +187,16 @@ def _encoder(name: str, family: str, dim: int, image_size: int | None, folder: P
         "supported": True,
         "dim": dim,
         "image_size": image_size,
-        **_facts(name, encoders.known(name), folder),
+        **_facts("encoder", name, encoders.known(name), folder),
     }
 
 
 def _facts(
-    name: str, facts: mllms.KnownModel | encoders.KnownEncoder | None, folder: Path | None, *either: tuple[str, ...]
+    kind: Kind,
+    name: str,
+    facts: mllms.KnownModel | encoders.KnownEncoder | None,
+    folder: Path | None,
+    *either: tuple[str, ...],
 ) -> Record:
     """Return what config.json does not say; None where nobody has said it."""
     if name == BUILTIN:
@@ -206,7 +211,7 @@ def _facts(
         "licence": None if facts is None else facts.licence,
         "gated": None if facts is None else facts.gated,
         "offline": offline,
-        "presets": [preset for preset, models in PRESETS.items() if name in (models.encoder, models.mllm)],
+        "presets": [preset for preset, models in PRESETS.items() if name == getattr(models, kind)],
         "note": "" if facts is None else facts.note,
     }
 

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="model folder to write, for --mllm")
     parser.add_argument("--subjects", type=int, default=SUBJECTS, help="to draw (default: %(default)s)")
     parser.add_argument(
-        "--stages", type=_stage, nargs="+", metavar="STEPSxTOKENSxGROUPS", help="instead of the recipe's"
+        "--stages", type=_stage, nargs="+", metavar="STEPSxTOKENSxGROUPS[xHARDSHIP]", help="instead of the recipe's"
     )
     parser.add_argument("--minutes", type=float, help="of training at most; run again to go on")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stage(text: str) -> Stage:
-    steps, tokens, groups = (int(part) for part in text.split("x"))
-    return Stage(steps, tokens, groups)
+    steps, tokens, groups, *hardship = text.split("x")
+    return Stage(int(steps), int(tokens), int(groups), *map(float, hardship))
 
 
 def _note(line: str) -> None:

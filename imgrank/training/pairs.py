@@ -16,9 +16,11 @@ from imgrank.arrays import Floats
 from imgrank.local.keypoints import COLOUR_POINTS, Keypoints, choice_cost
 from imgrank.mllm.keypoint_network import INPUTS, inputs_of
 from imgrank.training.corpus import Photos
+from imgrank.training.hardship import carried, crowded, replaced, wobbled, worn
 from imgrank.training.noise import Generator
 from imgrank.training.subjects import SAME, SIBLING, VARIANT
 
+OTHER, TWIN = 3, 4  # kinds of negatives beside the roles of photos
 NO_MATCH, UNKNOWN = -1, -2
 # Keypoints of two photos are one point of their subject where place, size and angle agree within these.
 _NEAR, _NEAR_SIZES, _OCTAVES, _DEGREES = 0.010, 0.25, 0.6, 25.0
@@ -34,6 +36,7 @@ class GroupSettings:
         candidates: of one query.
         choice_noise: spread of the noise on the order in which keypoints are chosen; 0 takes what inference takes.
         augment: whether keypoints are turned, scaled, recoloured and disturbed.
+        hardship: from 0 to 1, how strongly candidates suffer what `hardship` does; queries suffer half of it.
     """
 
     tokens: int = 256
@@ -41,6 +44,7 @@ class GroupSettings:
     candidates: int = 6
     choice_noise: float = 0.7
     augment: bool = True
+    hardship: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,8 @@ class Groups:
         query: (g, tokens, INPUTS) float32.
         candidates: (g, k, candidate_tokens, INPUTS) float32.
         same: (g, k) float32, 1 where the candidate shows the query's subject.
-        kind: (g, k) uint8: `SAME`, `SIBLING`, `VARIANT`, or 3 for another subject.
+        kind: (g, k) uint8: `SAME`, `SIBLING`, `VARIANT`, `OTHER` for another subject, or `TWIN` for another thing put
+            where the query's is, with all that is around it.
         match: (g, k, candidate_tokens) int64, the query's token that shows the same point; NO_MATCH or UNKNOWN.
     """
 
@@ -96,12 +101,19 @@ class Sampler:
         subject = int(photos.subject[query])
         others = [index for index in self._of[subject, SAME] if index != query]
         rng.shuffle(others)
-        chosen = others[: int(rng.integers(1, 3))]
+        right = others[: int(rng.integers(1, 3))]
+        chosen = list(right)
         while len(chosen) < settings.candidates:
             chosen.append(self._negative(rng, query, subject))
-        kinds = [int(photos.role[i]) if photos.subject[i] == subject else 3 for i in chosen]
-        own = self._tokens(rng, query, settings.tokens, settings)
-        theirs = [self._tokens(rng, index, settings.candidate_tokens, settings) for index in chosen]
+        kinds = [int(photos.role[i]) if photos.subject[i] == subject else OTHER for i in chosen]
+        found = [photos.keypoints[i] for i in chosen]
+        if settings.hardship:
+            for place in range(len(right), len(chosen)):
+                made = self._composed(rng, query, subject, others, chosen[place])
+                if made is not None:
+                    found[place], kinds[place] = made
+        own = self._tokens(rng, photos.keypoints[query], settings.tokens, settings, settings.hardship / 2)
+        theirs = [self._tokens(rng, one, settings.candidate_tokens, settings, settings.hardship) for one in found]
         matches = [
             self._matches(query, own, index, their, kind)
             for index, their, kind in zip(chosen, theirs, kinds, strict=True)
@@ -119,12 +131,40 @@ class Sampler:
         row = self._nearest[query]
         return int(row[int(len(row) * rng.uniform() ** 2)])
 
-    def _tokens(self, rng: Generator, index: int, count: int, settings: GroupSettings) -> _Chosen:
-        keypoints = self._photos.keypoints[index]
+    def _composed(
+        self, rng: Generator, query: int, subject: int, others: list[int], negative: int
+    ) -> tuple[Keypoints, int] | None:
+        """Put the keypoints of a negative photo to a harder use, now and then.
+
+        Either the query's thing is replaced where it stands, or a part of the thing in another photo of it.
+        """
+        photos, draw = self._photos, rng.uniform()
+        if draw >= 0.35 or (subject, SIBLING) not in self._of:
+            return None
+        twin = draw < 0.2 or not others
+        base = query if twin else int(rng.choice(others))
+        filler = negative if twin and rng.uniform() < 0.6 else self._of[subject, SIBLING][0]
+        if (int(photos.subject[filler]), SIBLING) not in self._of:  # a scene, not a thing
+            return None
+        made = replaced(
+            rng, photos.keypoints[base], photos.plane[base], photos.keypoints[filler], photos.plane[filler], whole=twin
+        )
+        return made, TWIN if twin else VARIANT
+
+    def _tokens(
+        self, rng: Generator, keypoints: Keypoints, count: int, settings: GroupSettings, hardship: float
+    ) -> _Chosen:
+        foreign = np.zeros(len(keypoints), bool)
+        if hardship:
+            other = int(rng.integers(len(self._photos)))
+            keypoints, foreign = crowded(rng, keypoints, self._photos.keypoints[other], hardship)
         places = keypoints.places.astype(np.float64)
         moved, inside = places, np.ones(len(places), bool)
         if settings.augment:
             moved, inside = _moved(rng, places, keypoints.extent)
+        if hardship:
+            moved = wobbled(rng, moved, hardship)
+            places[foreign, :2] = 10 + 10 * rng.uniform(size=(int(foreign.sum()), 2))  # matches nothing
         ranks = choice_cost(keypoints) + rng.gumbel(size=len(places)) * settings.choice_noise * rng.uniform()
         ranks[~inside] = np.inf
         rows = np.argsort(ranks)[: min(count, max(1, int(inside.sum())))]
@@ -134,11 +174,13 @@ class Sampler:
         sift, colours = keypoints.root_sift[rows], keypoints.colours[rows]
         if settings.augment:
             sift, colours = _disturbed(rng, sift), _recoloured(rng, colours)
+        if hardship:
+            sift = worn(rng, sift, hardship)
         taken = Keypoints(sift, moved[rows].astype(np.float32), colours, keypoints.extent)
         return _Chosen(inputs_of(taken), places[rows])
 
     def _matches(self, query: int, own: _Chosen, index: int, their: _Chosen, kind: int) -> npt.NDArray[np.int64]:
-        if kind == VARIANT:
+        if kind in (VARIANT, TWIN):
             return np.full(len(their.places), UNKNOWN)
         if kind != SAME:
             return np.full(len(their.places), NO_MATCH)
@@ -156,30 +198,15 @@ def true_matches(
         candidate: (n, 4) places.
         back: (3, 3) homography from places in the candidate to places in the query.
     """
-    x, y, size, angle = candidate.T
-    radians = np.deg2rad(angle)
-    at = _apply(back, x, y)
-    tip = _apply(back, x + 1e-3 * np.cos(radians), y + 1e-3 * np.sin(radians))
-    side = _apply(back, x - 1e-3 * np.sin(radians), y + 1e-3 * np.cos(radians))
-    along, across = tip - at, side - at
-    growth = np.sqrt(np.abs(along[0] * across[1] - along[1] * across[0])) / 1e-3
-    turned = np.arctan2(along[1], along[0])
-    distance = np.hypot(at[0][:, None] - query[:, 0], at[1][:, None] - query[:, 1])
-    octaves = np.abs(np.log2(np.maximum(size * growth, 1e-6))[:, None] - np.log2(np.maximum(query[:, 2], 1e-6)))
-    cosine = np.cos(turned[:, None] - np.deg2rad(query[:, 3]))
+    x, y, size, angle = carried(candidate, back).T
+    distance = np.hypot(x[:, None] - query[:, 0], y[:, None] - query[:, 1])
+    octaves = np.abs(np.log2(np.maximum(size, 1e-6))[:, None] - np.log2(np.maximum(query[:, 2], 1e-6)))
+    cosine = np.cos(np.deg2rad(angle[:, None] - query[:, 3]))
     near = np.maximum(_NEAR, _NEAR_SIZES * query[:, 2])
     cost = distance / near + octaves / _OCTAVES
     cost[(distance > near) | (octaves > _OCTAVES) | (cosine < np.cos(np.deg2rad(_DEGREES)))] = np.inf
     best = cost.argmin(axis=1)
     return np.where(np.isfinite(cost[np.arange(len(cost)), best]), best, NO_MATCH)
-
-
-def _apply(
-    matrix: npt.NDArray[np.float64], x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    u, v, w = matrix @ np.stack([x, y, np.ones_like(x)])
-    w = np.where(np.abs(w) < 1e-9, 1e-9, w)
-    return np.stack([u / w, v / w])
 
 
 def _moved(

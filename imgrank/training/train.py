@@ -30,7 +30,7 @@ from imgrank.mllm.keypoint_network import KeypointNetwork
 from imgrank.training.corpus import Photos
 from imgrank.training.matcher import LossWeights, Matcher, Shape, losses, new_network
 from imgrank.training.muon import Muon
-from imgrank.training.pairs import Groups, GroupSettings, Sampler
+from imgrank.training.pairs import OTHER, TWIN, Groups, GroupSettings, Sampler
 from imgrank.training.subjects import SIBLING, VARIANT
 from imgrank.training.vocabulary import principal_directions
 
@@ -52,11 +52,13 @@ class Stage:
         steps: of the optimizer.
         tokens: keypoints of a photo; candidates get all, half or a third of them in turn.
         groups: of a batch.
+        hardship: see `GroupSettings`.
     """
 
     steps: int
     tokens: int
     groups: int
+    hardship: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Recipe:
     """All that decides the weights, beside the drawn subjects."""
 
     shape: Shape = field(default_factory=Shape)
-    stages: tuple[Stage, ...] = (Stage(1000, 128, 16), Stage(800, 320, 6))
+    stages: tuple[Stage, ...] = (Stage(720, 128, 16), Stage(560, 192, 10, 1.0), Stage(640, 320, 6, 1.0))
     learning_rate: float = 1e-3
     warm_up: int = 100
     weight_decay: float = 0.02
@@ -95,7 +97,8 @@ class Recipe:
     def groups_of(self, step: int) -> GroupSettings:
         """Return how the groups of a step are made."""
         stage = self.stage_of(step)
-        return GroupSettings(tokens=stage.tokens, candidate_tokens=stage.tokens // (1, 2, 1, 3)[step % 4])
+        fewer = stage.tokens // (1, 2, 1, 3)[step % 4]
+        return GroupSettings(tokens=stage.tokens, candidate_tokens=fewer, hardship=stage.hardship)
 
 
 def mine(photos: Photos, encoder: BuiltinEncoder | None = None) -> tuple[npt.NDArray[np.int64], Floats]:
@@ -302,7 +305,7 @@ def _summary(seen: list[tuple[dict[str, torch.Tensor], Groups]]) -> dict[str, fl
     logits = np.concatenate([parts["logits"].float().cpu().numpy().ravel() for parts, _ in seen])
     kind = np.concatenate([groups.kind.ravel() for _, groups in seen])
     found["accuracy"] = float(((logits > 0) == (kind == 0)).mean())
-    for name, number in (("sibling", SIBLING), ("variant", VARIANT), ("other", 3)):
+    for name, number in (("sibling", SIBLING), ("variant", VARIANT), ("other", OTHER), ("twin", TWIN)):
         found[f"auc_{name}"] = _auc(logits[kind == 0], logits[kind == number])
     return {name: round(value, 4) for name, value in found.items()}
 
