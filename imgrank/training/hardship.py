@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from imgrank.arrays import Floats
 from imgrank.local.keypoints import Keypoints
 from imgrank.training.noise import Generator
 
@@ -40,9 +41,11 @@ def crowded(
     theirs = other.places[:, :2] @ direction > limit
     order = np.argsort(np.concatenate([np.flatnonzero(stay), np.flatnonzero(theirs)]), kind="stable")
     found = [_take(own, stay), _take(other, theirs)]
-    parts = (np.concatenate([getattr(one, name) for one in found]) for name in ("root_sift", "places", "colours"))
+    sift, places, colours = (
+        np.concatenate([getattr(one, name) for one in found])[order] for name in ("root_sift", "places", "colours")
+    )
     foreign = np.repeat([False, True], [len(one) for one in found])
-    return Keypoints(*(part[order] for part in parts), own.extent), foreign[order]
+    return Keypoints(sift, places, colours, own.extent), foreign[order]
 
 
 def replaced(
@@ -87,10 +90,10 @@ def replaced(
     )
 
 
-def _shown(places: npt.NDArray[np.floating], plane: Places) -> Places:
+def _shown(places: Floats, plane: Places) -> Places:
     """Return (n, 2) where on a thing (0 to 1 across and down) the places in its photo are."""
-    x, y = places[:, :2].T.astype(np.float64)
-    return _apply(np.linalg.inv(plane), x, y).T
+    at: Places = places[:, :2].astype(np.float64)
+    return _apply(np.linalg.inv(plane), at[:, 0], at[:, 1]).T
 
 
 def carried(places: Places, change: Places) -> Places:
@@ -131,7 +134,8 @@ def worn(rng: Generator, root_sift: npt.NDArray[np.uint8], strength: float) -> n
     """Disturb (n, 128) descriptors, some more than others."""
     each = rng.uniform(0, _WEAR * strength) * np.exp(rng.normal(0, 0.4, (len(root_sift), 1)))
     noise = rng.standard_normal(root_sift.shape, dtype=np.float32) * each.astype(np.float32)
-    return np.clip(root_sift + noise, 0, 255).astype(np.uint8)
+    found: npt.NDArray[np.uint8] = np.clip(root_sift + noise, 0, 255).astype(np.uint8)
+    return found
 
 
 def _take(keypoints: Keypoints, rows: npt.NDArray[np.bool_]) -> Keypoints:

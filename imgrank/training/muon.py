@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # a closure is never evaluated
         """Change all matrices that have a gradient."""
         for group in self.param_groups:
             shapes: dict[tuple[int, int], list[torch.nn.Parameter]] = {}
@@ -45,6 +45,7 @@ class Muon(torch.optim.Optimizer):
             for (short, long), matrices in shapes.items():
                 ahead = []
                 for matrix in matrices:
+                    assert matrix.grad is not None  # by the choice above
                     past = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
                     past.lerp_(matrix.grad, 1 - group["momentum"])
                     nesterov = matrix.grad.lerp(past, group["momentum"])

@@ -101,7 +101,7 @@ class Sampler:
         subject = int(photos.subject[query])
         others = [index for index in self._of[subject, SAME] if index != query]
         rng.shuffle(others)
-        right = others[: int(rng.integers(1, 3))]
+        right = others[: min(int(rng.integers(1, 3)), settings.candidates)]
         chosen = list(right)
         while len(chosen) < settings.candidates:
             chosen.append(self._negative(rng, query, subject))
@@ -169,7 +169,7 @@ class Sampler:
         ranks[~inside] = np.inf
         rows = np.argsort(ranks)[: min(count, max(1, int(inside.sum())))]
         if not len(rows):
-            return _Chosen(np.zeros((count, INPUTS), np.float32), np.zeros((count, 4)))
+            return _Chosen(np.zeros((count, INPUTS), np.float32), 10 + 10 * rng.uniform(size=(count, 4)))
         rows = np.resize(rows, count)
         sift, colours = keypoints.root_sift[rows], keypoints.colours[rows]
         if settings.augment:
@@ -226,8 +226,8 @@ def _moved(
     )
     moved[:, 2] *= factor
     moved[:, 3] = (moved[:, 3] + degrees) % 360
-    inside = (np.abs(moved[:, :2] - middle) < 0.5).all(axis=1)
-    return moved, inside
+    inside = np.abs(moved[:, :2] - middle) < 0.5
+    return moved, inside[:, 0] & inside[:, 1]
 
 
 def _disturbed(rng: Generator, sift: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

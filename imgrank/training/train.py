@@ -26,6 +26,7 @@ import torch
 
 from imgrank.arrays import Floats, unit_rows
 from imgrank.encode.builtin import BuiltinEncoder
+from imgrank.errors import SettingsError
 from imgrank.mllm.keypoint_network import KeypointNetwork
 from imgrank.training.corpus import Photos
 from imgrank.training.matcher import LossWeights, Matcher, Shape, losses, new_network
@@ -152,6 +153,7 @@ class Training:
         self.average = {name: value.detach().clone() for name, value in self.matcher.state_dict().items()}
         self._optimizers = _optimizers(self.matcher, recipe)
         self.step = 0
+        self._whole = True  # False while a step has changed some of the weights
         self._resume()
         if compile:
             self.matcher.compile_layers()
@@ -161,8 +163,9 @@ class Training:
         try:
             self._run(minutes, note)
         except KeyboardInterrupt:
-            self._keep()
-            note(f"interrupted after step {self.step}")
+            if self._whole:
+                self._keep()
+                note(f"interrupted after step {self.step}")
             raise
         return self.step >= self.recipe.steps
 
@@ -170,8 +173,10 @@ class Training:
         start = saved = time.monotonic()
         seen: list[tuple[dict[str, torch.Tensor], Groups]] = []
         for groups in self._batches():
+            self._whole = False
             seen.append((self._learn(groups), groups))
             self.step += 1
+            self._whole = True
             now = time.monotonic()
             if self.step % _LOG_EVERY == 0:
                 note(self._log({"step": self.step, "seconds": round(now - start), **_summary(seen)}))
@@ -191,11 +196,13 @@ class Training:
         current = {name: value.detach().clone() for name, value in self.matcher.state_dict().items()}
         self.matcher.load_state_dict(self.average)
         seen = []
-        for number in range(batches):
-            groups = self._measured.draw(np.random.default_rng([0x3EA5, number]), stage.groups, settings)
-            with torch.no_grad(), self._autocast():
-                seen.append((losses(self.matcher, groups, self.recipe.weights, self.device)[1], groups))
-        self.matcher.load_state_dict(current)
+        try:
+            for number in range(batches):
+                groups = self._measured.draw(np.random.default_rng([0x3EA5, number]), stage.groups, settings)
+                with torch.no_grad(), self._autocast():
+                    seen.append((losses(self.matcher, groups, self.recipe.weights, self.device)[1], groups))
+        finally:
+            self.matcher.load_state_dict(current)
         return _summary(seen)
 
     def network(self) -> KeypointNetwork:
@@ -262,6 +269,11 @@ class Training:
         if not self._path.exists():
             return
         state = torch.load(self._path, map_location=self.device, weights_only=True)
+        if json.loads(state["recipe"]) != json.loads(json.dumps(asdict(self.recipe))):
+            raise SettingsError(
+                f"{self._path} was made by another recipe ({state['recipe']}); take another folder, or delete it "
+                "to begin anew"
+            )
         self.matcher.load_state_dict(state["matcher"])
         self.average = state["average"]
         for optimizer, held in zip(self._optimizers, state["optimizers"], strict=True):
@@ -306,14 +318,13 @@ def _summary(seen: list[tuple[dict[str, torch.Tensor], Groups]]) -> dict[str, fl
     kind = np.concatenate([groups.kind.ravel() for _, groups in seen])
     found["accuracy"] = float(((logits > 0) == (kind == 0)).mean())
     for name, number in (("sibling", SIBLING), ("variant", VARIANT), ("other", OTHER), ("twin", TWIN)):
-        found[f"auc_{name}"] = _auc(logits[kind == 0], logits[kind == number])
+        if (kind == 0).any() and (kind == number).any():
+            found[f"auc_{name}"] = _auc(logits[kind == 0], logits[kind == number])
     return {name: round(value, 4) for name, value in found.items()}
 
 
 def _auc(positive: Floats, negative: Floats) -> float:
     """Return the share of pairs of a positive and a negative that are in order."""
-    if not len(positive) or not len(negative):
-        return float("nan")
     order = np.sort(negative)
     below, upto = np.searchsorted(order, positive, "left"), np.searchsorted(order, positive, "right")
     return float((below + upto).mean() / 2 / len(negative))
