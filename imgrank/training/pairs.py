@@ -164,12 +164,13 @@ class Sampler:
             moved, inside = _moved(rng, places, keypoints.extent)
         if hardship:
             moved = wobbled(rng, moved, hardship)
-            places[foreign, :2] = 10 + 10 * rng.uniform(size=(int(foreign.sum()), 2))  # matches nothing
+            places[foreign, :2] = _far(rng, int(foreign.sum()))
         ranks = choice_cost(keypoints) + rng.gumbel(size=len(places)) * settings.choice_noise * rng.uniform()
         ranks[~inside] = np.inf
         rows = np.argsort(ranks)[: min(count, max(1, int(inside.sum())))]
         if not len(rows):
-            return _Chosen(np.zeros((count, INPUTS), np.float32), 10 + 10 * rng.uniform(size=(count, 4)))
+            nowhere = np.concatenate([_far(rng, count), np.zeros((count, 2))], axis=1)
+            return _Chosen(np.zeros((count, INPUTS), np.float32), nowhere)
         rows = np.resize(rows, count)
         sift, colours = keypoints.root_sift[rows], keypoints.colours[rows]
         if settings.augment:
@@ -207,6 +208,11 @@ def true_matches(
     cost[(distance > near) | (octaves > _OCTAVES) | (cosine < np.cos(np.deg2rad(_DEGREES)))] = np.inf
     best = cost.argmin(axis=1)
     return np.where(np.isfinite(cost[np.arange(len(cost)), best]), best, NO_MATCH)
+
+
+def _far(rng: Generator, count: int) -> npt.NDArray[np.float64]:
+    """Return (count, 2) places outside of every photo and apart from each other, so that they match nothing."""
+    return 10 + 10 * rng.uniform(size=(count, 2))
 
 
 def _moved(

@@ -45,7 +45,7 @@ def test_a_pipe_gets_one_record_a_model_encoders_first(models) -> None:
         assert list(record)[:6] == COMMON
         assert list(record)[-7:] == FACTS
         assert record["supported"] is True
-    assert [record["name"] for record in found if record["offline"]] == ["builtin"]
+    assert [record["name"] for record in found if record["offline"]] == ["builtin", "builtin"]
     assert found[0]["name"] == "builtin"
 
 
@@ -81,17 +81,18 @@ def test_a_model_in_the_cache_is_offline_when_it_is_complete(models, tmp_path: P
         return [record["name"] for record in records(models()) if record["offline"]]
 
     listed = next(record for record in records(models()) if record["name"] == name)
-    assert offline() == ["builtin", name]
+    assert offline() == ["builtin", "builtin", name]  # an encoder and a language model
     assert records(models(name)) == [listed]  # read from its files, the same as from the catalogue
     (folder / "model.safetensors").unlink()
-    assert offline() == ["builtin"]
+    assert offline() == ["builtin", "builtin"]
     assert records(models(name)) == [listed | {"offline": False}]
 
 
 def test_a_listed_model_needs_no_network(models) -> None:
-    listed = {record["name"]: record for record in records(models())}
     names = ["google/siglip2-so400m-patch14-384", "Qwen/Qwen2.5-VL-7B-Instruct", "builtin"]
-    assert records(models(*names)) == [listed[name] for name in names]
+    listed = records(models())
+    assert records(models(*names)) == [record for name in names for record in listed if record["name"] == name]
+    assert [record["kind"] for record in records(models("builtin"))] == ["encoder", "mllm"]
 
 
 def test_a_folder_is_described_from_its_configuration(models, tmp_path: Path) -> None:
@@ -232,8 +233,9 @@ def test_a_terminal_gets_tables_that_fit(columns: int, tmp_path: Path) -> None:
     if columns >= 80:  # else the name takes two lines
         (row,) = (line for line in lines if line.startswith("Qwen/Qwen3-VL-8B-Instruct "))
         assert row.split() == ["Qwen/Qwen3-VL-8B-Instruct", "17.5", "32", "234", "3072", "Apache-2.0"]
-    (row,) = (line for line in lines if line.startswith("builtin "))
-    assert row.split() == ["builtin", "0.0", "any", "1024", "Apache-2.0", "yes"]
+    encoder, model = (line for line in lines if line.startswith("builtin "))
+    assert encoder.split() == ["builtin", "0.0", "any", "1024", "Apache-2.0", "yes"]
+    assert model.split() == ["builtin", "0.0", "any", "512", "120", "Apache-2.0", "yes"]
     assert "…" not in shown  # nothing is cut off
 
 

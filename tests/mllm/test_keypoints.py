@@ -478,3 +478,16 @@ def test_a_builtin_model_whose_folder_is_missing_asks_to_install_again(monkeypat
     monkeypatch.setattr(folders, "BUILTIN_FOLDER", tmp_path / "nothing")
     with pytest.raises(MissingModelError, match="reinstall imgrank"):
         open_model_folder(BUILTIN)
+
+
+def test_the_builtin_model_knows_a_picture_again_and_tells_others_apart():
+    shipped = load_mllm(BUILTIN, device="cpu", dtype="float32")
+    scorer = PairScorer(shipped, PROMPT)
+    for seed in (0, 1):
+        query = picture(seed)
+        again = [view(query, 15, 1.1), view(query, -30, 0.8, 0.0005), view(query, 170, 0.9)]
+        others = [picture(10 * seed + number) for number in range(20, 24)]
+        found = shipped.encode([query, *again, *others], longer_side=512, max_tokens=192)
+        scores = scorer.score(found[0], found[1:])
+        assert scores[:3].min() > 1
+        assert scores[3:].max() < -1
