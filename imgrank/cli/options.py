@@ -182,7 +182,8 @@ scorer_options = together(
         default=RerankSettings.scorer,
         show_default=True,
         type=click.Choice(get_args(ScorerName)),
-        help="auto: mllm where the bundle has its tokens, else geometric.",
+        help="auto: mllm where the bundle has tokens of a model that was chosen, else geometric. mllm: the built-in "
+        "model, too.",
     ),
     click.option("--mllm", metavar="MODEL", help="Hugging Face id or folder of a multimodal language model."),
     click.option("--cache", metavar="NAME", help="Token cache to read."),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -21,7 +20,7 @@ from safetensors.numpy import load
 from imgrank.arrays import Floats, Pixels
 from imgrank.encode.base import JSON, Encoded
 from imgrank.errors import MissingModelError
-from imgrank.local.keypoints import Keypoints, LocalSettings, detect, kept
+from imgrank.local.keypoints import Keypoints, LocalSettings, available_threads, detect, kept
 from imgrank.local.projection import Projection, unpack
 from imgrank.local.vlad import INPUT_DIM, Vocabulary, aggregate
 
@@ -64,7 +63,7 @@ class BuiltinEncoder:
         """
         descriptors = np.zeros((len(images), self.dim), dtype=np.float32)
         local = []
-        workers = min(len(images), os.cpu_count() or 1, 8)
+        workers = min(len(images), available_threads())
         # Only OpenCV's part runs in threads of ours: matrix products have threads of their own, and both kinds nested
         # would halve the speed.
         with ThreadPoolExecutor(max(1, workers)) as pool:

@@ -9,6 +9,7 @@ SIFT sees grey, and packages of one brand often differ in colour alone.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import cv2
@@ -137,6 +138,11 @@ def detect(pixels: Pixels, settings: LocalSettings) -> Keypoints:
     longer = max(height, width)
     places = dequantize_keypoints(quantize_keypoints((rows / [longer, longer, longer, 1]).astype(np.float32)))
     return Keypoints(_root_bytes(descriptors), places, _colours(pixels, rows), extent)
+
+
+def available_threads() -> int:
+    """Return in how many threads to look for the keypoints of several photos."""
+    return min(os.cpu_count() or 1, 8)
 
 
 def use_one_thread() -> None:

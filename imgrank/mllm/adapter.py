@@ -159,6 +159,11 @@ class DecoderAdapter:
 
     # Visual tokens
 
+    @property
+    def encoding_threads(self) -> int:
+        """One: a vision tower fills its device."""
+        return 1
+
     @torch.inference_mode()
     def encode(self, images: Sequence[Pixels], *, longer_side: int, max_tokens: int) -> list[VisualTokens]:
         """Compute the visual tokens of each photo, one photo at a time."""

@@ -173,6 +173,11 @@ class VisionLanguageModel(Protocol):
         """The type the weights compute in: "float32", "float16" or "bfloat16"."""
         ...
 
+    @property
+    def encoding_threads(self) -> int:
+        """From how many threads `encode` is worth calling at once; 1 where one call fills the device."""
+        ...
+
     def encode(self, images: Sequence[Pixels], *, longer_side: int, max_tokens: int) -> list[VisualTokens]:
         """Compute the visual tokens of each photo, one photo at a time, so that the others never change them.
 

@@ -16,7 +16,7 @@ from imgrank.arrays import Pixels
 from imgrank.devices import torch_dtype
 from imgrank.errors import MissingModelError, SettingsError
 from imgrank.images.resize import check_pixels
-from imgrank.local.keypoints import LocalSettings, chosen, detect
+from imgrank.local.keypoints import LocalSettings, available_threads, chosen, detect
 from imgrank.mllm.adapter import CachedPrefix, DecoderAdapter
 from imgrank.mllm.base import Segment, VisualTokens, full_positions
 from imgrank.mllm.folder import ModelFolder
@@ -66,6 +66,11 @@ class KeypointPairs(DecoderAdapter):
         return self._local.longer_side
 
     # Visual tokens
+
+    @property
+    def encoding_threads(self) -> int:
+        """One for each core, as OpenCV finds keypoints in one thread for the most part."""
+        return available_threads()
 
     def _encode(self, image: Pixels, longer_side: int, max_tokens: int) -> VisualTokens:
         inputs = torch.from_numpy(self._inputs(image, longer_side, max_tokens)).to(self.device)

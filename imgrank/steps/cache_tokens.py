@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class _Plan:
     longer_side: int
     create: Callable[[h5py.File, str], None]
     tokens_of: Callable[[Pixels], ImageTokens]
+    threads: int  # from which `tokens_of` is called
 
 
 def cache_tokens(
@@ -127,16 +129,16 @@ def cache_tokens(
             with writer.transaction() as h5:
                 plan.create(h5, name)
         loaded = _checked(load(files, decode or DecodeSettings(), longer_side=plan.longer_side), digests[todo])
-        with reporter.bar(len(todo), "cache-tokens", "photo") as advance:
+        with reporter.bar(len(todo), "cache-tokens", "photo") as advance, ThreadPoolExecutor(plan.threads) as pool:
             for start in range(known, len(paths), PART):
-                images = []
+                images: list[ImageTokens | Future[ImageTokens]] = []
                 for row in range(start, min(start + PART, len(paths))):
                     if statuses[row] != OK:
                         images.append(ImageTokens({}, (0, 0), int(statuses[row])))
                         continue
                     item = next(loaded)
                     if item.photo is not None:
-                        images.append(plan.tokens_of(item.photo.pixels))
+                        images.append(pool.submit(plan.tokens_of, item.photo.pixels))
                         summary.images += 1
                     elif item.error is not None:
                         if strict:
@@ -145,8 +147,9 @@ def cache_tokens(
                         reporter.skipped(item.error)
                         images.append(ImageTokens({}, (0, 0), item.record.status))
                     advance(1)
+                ready = [image.result() if isinstance(image, Future) else image for image in images]
                 with writer.transaction() as h5:
-                    append_tokens(h5, name, images)
+                    append_tokens(h5, name, ready)
     return summary
 
 
@@ -162,13 +165,19 @@ def _cache_name(cache: str | None, mllm: str | None, settings: TokenSettings | N
 
 
 def _local_plan() -> _Plan:
+    from imgrank.local.keypoints import available_threads
+
     local = LocalSource()
 
     def create_local(h5: h5py.File, name: str) -> None:
         create_local_cache(h5, local.provenance)
 
     return _Plan(
-        local.provenance, local.longer_side, create_local, lambda pixels: local_tokens(local.of_query(pixels), OK)
+        local.provenance,
+        local.longer_side,
+        create_local,
+        lambda pixels: local_tokens(local.of_query(pixels), OK),
+        available_threads(),
     )
 
 
@@ -184,7 +193,7 @@ def _plan(mllm: str, settings: TokenSettings | None, device: str, dtype: str) ->
     def create_visual(h5: h5py.File, cache: str) -> None:
         create_tokens(h5, cache, "mllm", visual.codec.name, visual.columns, provenance)
 
-    return _Plan(provenance, visual.longer_side, create_visual, visual.to_tokens)
+    return _Plan(provenance, visual.longer_side, create_visual, visual.to_tokens, model.encoding_threads)
 
 
 def _check_same(bundle: Path, name: str, stored: Provenance, wanted: Provenance) -> None:

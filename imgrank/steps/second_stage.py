@@ -101,7 +101,7 @@ def _local(bundle: Bundle, settings: RerankSettings, table: TokenTable | None, r
     if settings.scorer == "auto":
         reporter.note(
             "re-ranking by geometric matches of the built-in local features; for a multimodal language model: "
-            f"imgrank cache-tokens {bundle.path} --mllm MODEL"
+            f"imgrank cache-tokens {bundle.path} --mllm MODEL (the built-in one: --mllm builtin, here too)"
         )
     source = LocalSource()
     held, here = table.provenance if table is not None else source.provenance, source.provenance
@@ -217,8 +217,12 @@ def _named_cache(bundle: Bundle, settings: RerankSettings, request: Request) -> 
         if request.mllm is not None:
             same = [table for table in visual if table.provenance.model in _names(request.mllm)]
             return same[0] if len(same) == 1 else None
-        # The built-in model never takes the place of one that somebody chose.
-        visual = [table for table in visual if table.provenance.model != BUILTIN] or visual
+        # The built-in model never takes the place of one that somebody chose, and scores only where it is asked for:
+        # geometric matches measure better (docs/builtin-models.md).
+        chosen = [table for table in visual if table.provenance.model != BUILTIN]
+        if not chosen and settings.scorer != "mllm":
+            return bundle.token_tables.get(layout.LOCAL_CACHE)
+        visual = chosen or visual
         if len(visual) == 1:
             return visual[0]
         for default in (layout.DEFAULT_CACHE, layout.BUILTIN_CACHE):

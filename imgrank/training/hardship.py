@@ -93,7 +93,8 @@ def replaced(
 def _shown(places: Floats, plane: Places) -> Places:
     """Return (n, 2) where on a thing (0 to 1 across and down) the places in its photo are."""
     at: Places = places[:, :2].astype(np.float64)
-    return _apply(np.linalg.inv(plane), at[:, 0], at[:, 1]).T
+    back: Places = np.linalg.inv(plane).astype(np.float64)
+    return _apply(back, at[:, 0], at[:, 1]).T
 
 
 def carried(places: Places, change: Places) -> Places:

@@ -147,3 +147,46 @@ def test_a_prompt_of_your_own(imgrank, collection: Path, prompt: str) -> None:
     else:
         assert run.returncode == 2
         assert b"{query}" in run.stderr
+
+
+def test_the_built_in_model_scores_where_it_is_asked_for_and_never_instead_of_another(
+    imgrank, collection: Path
+) -> None:
+    def scorers(*options: str) -> set[str]:
+        run = imgrank("search", "db.h5", "queries/query-00.jpg", "--rerank", 4, "-k", 4, *options, cwd=collection)
+        assert run.returncode == 0, run.stderr.decode()
+        return {hit["scorer"] for hit in records(run.stdout)}
+
+    fresh = imgrank("search", "db.h5", "queries/query-00.jpg", "--rerank", 4, "--mllm", "builtin", cwd=collection)
+    assert b"--mllm builtin` makes re-ranking faster" in fresh.stderr
+    (collection / "builtin").mkdir()  # a folder of that name is something else
+    cached = imgrank("cache-tokens", "db.h5", cwd=collection)
+    assert cached.returncode == 0, cached.stderr.decode()
+    assert b"cache 'builtin'" in cached.stderr
+    for options in (["--mllm", "builtin"], ["--scorer", "mllm"], ["--cache", "builtin"]):
+        run = imgrank("search", "db.h5", "queries/query-00.jpg", "--rerank", 4, *options, cwd=collection)
+        assert run.stdout == fresh.stdout
+        assert b"computed from their photos" not in run.stderr
+    assert scorers() == {"geometric"}
+    assert scorers("--scorer", "maxsim") == {"maxsim"}
+    tiny_mllms.save_tiny_mllm(collection / "mllm", "qwen3_vl")
+    assert imgrank("cache-tokens", "db.h5", "--mllm", "mllm", cwd=collection).returncode == 0
+    chosen = imgrank("search", "db.h5", "queries/query-00.jpg", "--rerank", 4, cwd=collection).stdout
+    assert chosen != fresh.stdout
+    for options in ([], ["--scorer", "mllm"]):
+        run = imgrank("search", "db.h5", "queries/query-00.jpg", "--rerank", 4, *options, cwd=collection)
+        assert run.stdout == chosen
+    refused = imgrank(
+        "search",
+        "db.h5",
+        "queries/query-00.jpg",
+        "--rerank",
+        4,
+        "--mllm",
+        "builtin",
+        "--profile",
+        "none",
+        cwd=collection,
+    )
+    assert refused.returncode == 2
+    assert b"no words" in refused.stderr
