@@ -235,7 +235,7 @@ def test_a_terminal_gets_tables_that_fit(columns: int, tmp_path: Path) -> None:
         assert row.split() == ["Qwen/Qwen3-VL-8B-Instruct", "17.5", "32", "234", "3072", "Apache-2.0"]
     encoder, model = (line for line in lines if line.startswith("builtin "))
     assert encoder.split() == ["builtin", "0.0", "any", "1024", "Apache-2.0", "yes"]
-    assert model.split() == ["builtin", "0.0", "any", "512", "120", "Apache-2.0", "yes"]
+    assert model.split() == ["builtin", "0.0", "any", "512", "64", "Apache-2.0", "yes"]
     assert "…" not in shown  # nothing is cut off
 
 
