@@ -14,7 +14,7 @@ from transformers.models.gemma3 import modeling_gemma3
 from imgrank.errors import MissingModelError, SettingsError
 from imgrank.mllm import packed
 from imgrank.mllm.answers import Answers
-from imgrank.mllm.gemma3 import _image_numbers
+from imgrank.mllm.packed import image_numbers
 from imgrank.mllm.prompts import Prompt, prompt_for, render
 from imgrank.mllm.registry import load_mllm
 from imgrank.mllm.segments import follow
@@ -137,7 +137,7 @@ def test_a_pruned_image_moves_nothing(model, tokens):
 def test_images_are_numbered_through_prefix_and_suffixes(model, tokens):
     text, image = model.text_segment([1]), model.image_segment(tokens[0].take([3, 7]))
     first, second = follow([text, image, text]), follow([image, text, image, text])
-    assert _image_numbers([first, second, second]).tolist() == [
+    assert image_numbers([first, second, second]).tolist() == [
         *(-1, 0, 0, -1),
         *(1, 1, -1, 2, 2, -1),
         *(3, 3, -1, 4, 4, -1),
