@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from importlib import resources
@@ -50,7 +51,7 @@ def test_a_photo_gives_the_same_bits_alone_in_a_batch_and_on_one_thread(encoder,
     batch = encoder.encode(images)
     assert np.abs(np.linalg.norm(batch.descriptors, axis=1) - 1).max() < 1e-6
     assert encoder.encode(images[2:3]).descriptors.tobytes() == batch.descriptors[2].tobytes()
-    monkeypatch.setattr(builtin.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     alone = encoder.encode(images)
     assert alone.descriptors.tobytes() == batch.descriptors.tobytes()
     for one, other in zip(alone.local, batch.local, strict=True):
