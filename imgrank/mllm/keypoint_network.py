@@ -75,7 +75,8 @@ class Connector(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the visual tokens."""
         descriptor, colours, place = inputs.split([DESCRIPTOR, COLOURS, PLACE], dim=-1)
-        features = torch.cat([descriptor, colours, geometry(place)], dim=-1)
+        # Phases of several turns need the precision of their places, whatever number type the weights have.
+        features = torch.cat([descriptor, colours, geometry(place)], dim=-1).to(self.straight.weight.dtype)
         found: torch.Tensor = self.straight(features) + self.down(nn.functional.silu(self.up(features)))
         return found
 
@@ -146,7 +147,7 @@ class KeypointNetwork(PreTrainedModel):  # type: ignore[misc]  # transformers is
     @torch.inference_mode()
     def connect(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return (n, hidden) visual tokens of (n, INPUTS) keypoints."""
-        tokens: torch.Tensor = self.model.connector(inputs.to(self.lm_head.weight.dtype))
+        tokens: torch.Tensor = self.model.connector(inputs)
         return tokens
 
     def forward(self, input_ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from imgrank.arrays import Pixels
-from imgrank.devices import torch_dtype
 from imgrank.errors import MissingModelError, SettingsError
 from imgrank.images.resize import check_pixels
 from imgrank.local.keypoints import LocalSettings, available_threads, chosen, detect
@@ -111,8 +110,7 @@ class KeypointPairs(DecoderAdapter):
         self, images: Sequence[Pixels], longer_side: int, max_tokens: int
     ) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
         inputs = [torch.from_numpy(self._inputs(image, longer_side, max_tokens)) for image in images]
-        features = torch.cat(inputs).to(self.device, torch_dtype(self.dtype))
-        return {"features": features}, [[self.image_token] * len(one) for one in inputs]
+        return {"features": torch.cat(inputs).to(self.device)}, [[self.image_token] * len(one) for one in inputs]
 
     def _plain_forward(self, ids: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         return cast(torch.Tensor, self._network(input_ids=ids, **inputs))

@@ -14,7 +14,7 @@ from imgrank.training.noise import Generator
 
 Places = npt.NDArray[np.float64]
 
-_LOST = 0.5  # most of the keypoints of a photo that are not found again
+_LOST = 0.7  # most of the keypoints of a photo that are not found again
 _COVERED = 0.45  # most of a photo that another covers
 _WARP, _JITTER = 0.02, 0.004  # of places, in units of the longer side
 _TURN, _GROWTH = 8.0, 0.15  # of a keypoint's angle, degrees, and size, octaves
@@ -38,7 +38,7 @@ def crowded(
     along = own.places[:, :2] @ direction
     limit = np.quantile(along, 1 - rng.uniform(0, _COVERED)) if len(along) else 0.0
     stay &= along <= limit
-    theirs = other.places[:, :2] @ direction > limit
+    theirs = (other.places[:, :2] @ direction > limit) & _within(other.places, own.extent)
     order = np.argsort(np.concatenate([np.flatnonzero(stay), np.flatnonzero(theirs)]), kind="stable")
     found = [_take(own, stay), _take(other, theirs)]
     sift, places, colours = (
@@ -80,7 +80,10 @@ def replaced(
             field, other = (np.hypot(*(one - centre).T) for one in (inside, replacing))
         limit = np.quantile(field[out], rng.uniform(0.25, 0.7))
         out, come = out & (field <= limit), come & (other <= limit)
-    places = carried(filler.places[come].astype(np.float64), plane @ np.linalg.inv(filler_plane))
+    places = carried(filler.places.astype(np.float64), plane @ np.linalg.inv(filler_plane))
+    # None that detection would not have found there, or the model learns to tell made photos by it.
+    come &= _within(places, base.extent) & (places[:, 2] >= base.places[:, 2].min(initial=np.inf))
+    places = places[come]
     order = np.argsort(np.concatenate([np.flatnonzero(~out), np.flatnonzero(come)]), kind="stable")
     return Keypoints(
         np.concatenate([base.root_sift[~out], filler.root_sift[come]])[order],
@@ -88,6 +91,11 @@ def replaced(
         np.concatenate([base.colours[~out], filler.colours[come]])[order],
         base.extent,
     )
+
+
+def _within(places: Floats | Places, extent: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = ((places[:, :2] >= 0) & (places[:, :2] <= extent)).all(axis=1)
+    return found
 
 
 def _shown(places: Floats, plane: Places) -> Places:

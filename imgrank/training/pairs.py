@@ -24,6 +24,7 @@ OTHER, TWIN = 3, 4  # kinds of negatives beside the roles of photos
 NO_MATCH, UNKNOWN = -1, -2
 # Keypoints of two photos are one point of their subject where place, size and angle agree within these.
 _NEAR, _NEAR_SIZES, _OCTAVES, _DEGREES = 0.010, 0.25, 0.6, 25.0
+_EMPTY = 0.03  # share of the negatives that are photos without any keypoint
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Sampler:
                 made = self._composed(rng, query, subject, others, chosen[place])
                 if made is not None:
                     found[place], kinds[place] = made
+                if rng.uniform() < _EMPTY:
+                    found[place], kinds[place] = _without_keypoints(found[place]), OTHER
         own = self._tokens(rng, photos.keypoints[query], settings.tokens, settings, settings.hardship / 2)
         theirs = [self._tokens(rng, one, settings.candidate_tokens, settings, settings.hardship) for one in found]
         matches = [
@@ -208,6 +211,10 @@ def true_matches(
     cost[(distance > near) | (octaves > _OCTAVES) | (cosine < np.cos(np.deg2rad(_DEGREES)))] = np.inf
     best = cost.argmin(axis=1)
     return np.where(np.isfinite(cost[np.arange(len(cost)), best]), best, NO_MATCH)
+
+
+def _without_keypoints(photo: Keypoints) -> Keypoints:
+    return Keypoints(photo.root_sift[:0], photo.places[:0], photo.colours[:0], photo.extent)
 
 
 def _far(rng: Generator, count: int) -> npt.NDArray[np.float64]:

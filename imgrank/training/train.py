@@ -32,6 +32,7 @@ from imgrank.training.corpus import Photos
 from imgrank.training.matcher import LossWeights, Matcher, Shape, losses, new_network
 from imgrank.training.muon import Muon
 from imgrank.training.pairs import OTHER, TWIN, Groups, GroupSettings, Sampler
+from imgrank.training.shortened import shortened
 from imgrank.training.subjects import SIBLING, VARIANT
 from imgrank.training.vocabulary import principal_directions
 
@@ -51,7 +52,7 @@ class Stage:
 
     Attributes:
         steps: of the optimizer.
-        tokens: keypoints of a photo; candidates get all, half or a third of them in turn.
+        tokens: keypoints of a photo; candidates keep all, half or a third of them in turn, those that DivPrune keeps.
         groups: of a batch.
         hardship: see `GroupSettings`.
     """
@@ -67,7 +68,7 @@ class Recipe:
     """All that decides the weights, beside the drawn subjects."""
 
     shape: Shape = field(default_factory=Shape)
-    stages: tuple[Stage, ...] = (Stage(720, 128, 16), Stage(560, 192, 10, 1.0), Stage(640, 320, 6, 1.0))
+    stages: tuple[Stage, ...] = (Stage(720, 128, 16), Stage(560, 192, 10, 1.0), Stage(1000, 384, 5, 1.0))
     learning_rate: float = 1e-3
     warm_up: int = 100
     weight_decay: float = 0.02
@@ -96,10 +97,13 @@ class Recipe:
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
 
     def groups_of(self, step: int) -> GroupSettings:
-        """Return how the groups of a step are made."""
+        """Return how the groups of a step are drawn."""
         stage = self.stage_of(step)
-        fewer = stage.tokens // (1, 2, 1, 3)[step % 4]
-        return GroupSettings(tokens=stage.tokens, candidate_tokens=fewer, hardship=stage.hardship)
+        return GroupSettings(tokens=stage.tokens, candidate_tokens=stage.tokens, hardship=stage.hardship)
+
+    def kept(self, step: int) -> int:
+        """Return the tokens that a candidate keeps in a step."""
+        return self.stage_of(step).tokens // (1, 2, 1, 3)[step % 4]
 
 
 def mine(photos: Photos, encoder: BuiltinEncoder | None = None) -> tuple[npt.NDArray[np.int64], Floats]:
@@ -172,7 +176,8 @@ class Training:
     def _run(self, minutes: float | None, note: Callable[[str], None]) -> None:
         start = saved = time.monotonic()
         seen: list[tuple[dict[str, torch.Tensor], Groups]] = []
-        for groups in self._batches():
+        for drawn in self._batches():
+            groups = shortened(self.matcher.network.model.connector, drawn, self.recipe.kept(self.step))
             self._whole = False
             seen.append((self._learn(groups), groups))
             self.step += 1

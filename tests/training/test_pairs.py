@@ -293,6 +293,15 @@ def test_photos_without_keypoints_are_zeros(augment):
     assert (groups.match[one_is_empty] == NO_MATCH).all()
 
 
+def test_a_few_hard_negatives_are_photos_without_keypoints(photos):
+    settings = dataclasses.replace(PLAIN, tokens=4, candidate_tokens=4, hardship=1.0)
+    groups = sampler(photos).draw(np.random.default_rng(2), 150, settings)
+    empty = (groups.candidates == 0).all(axis=(2, 3))
+    assert 0.01 < empty[groups.kind != SAME].mean() < 0.06
+    assert (groups.kind[empty] == OTHER).all()
+    assert (groups.match[empty] == NO_MATCH).all()
+
+
 def test_photos_without_keypoints_bear_hardship_too():
     bare = emptied(made_photos(3, points=5), range(1, 15, 2))
     settings = GroupSettings(tokens=12, candidate_tokens=8, hardship=1.0)

@@ -105,9 +105,16 @@ def test_hardship_comes_with_a_stage():
 def test_candidates_have_as_many_tokens_as_the_query_or_a_part_of_them():
     recipe = Recipe(stages=(Stage(100, 48, 1),))
     settings = [recipe.groups_of(step) for step in range(12)]
-    assert {one.tokens for one in settings} == {48}
-    assert {one.candidate_tokens for one in settings} == {48, 24, 16}
+    assert {one.tokens for one in settings} == {one.candidate_tokens for one in settings} == {48}
     assert all(one.augment for one in settings)
+    assert {recipe.kept(step) for step in range(12)} == {48, 24, 16}
+
+
+def test_candidates_learn_with_the_tokens_that_are_kept(tmp_path, learn, hold, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "losses", lambda *given: (seen.append(given[1].candidates.shape[2]), losses(*given))[1])
+    started(tmp_path, learn, hold, dataclasses.replace(RECIPE, stages=(Stage(4, 24, 1),))).run(note=quiet)
+    assert seen[:4] == [24, 12, 24, 8]
 
 
 def test_held_out_subjects_are_whole_and_apart(learn):
