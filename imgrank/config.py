@@ -19,7 +19,7 @@ BUILTIN = "builtin"  # the encoder and the MLLM that come with the package; goes
 Pooling = Literal["auto", "cls", "mean", "gem"]
 ProjectionChoice = Literal["default", "collection"]
 Prune = Literal["divprune", "grid", "none"]
-TokenDtype = Literal["float16", "int8"]
+TokenDtype = Literal["float16", "bfloat16", "int8"]
 ScorerName = Literal["auto", "mllm", "maxsim", "geometric"]
 Task = Literal["object", "landmark", "artwork", "product"]
 PromptLayout = Literal["images-first", "instruction-first"]
@@ -105,13 +105,12 @@ class GraphSettings(Settings):
 
 @dataclass(frozen=True)
 class TokenSettings(Settings):
-    """What of an image's visual tokens is kept."""
+    """What of an image's visual tokens is kept; `imgrank.tokens.recipe` reads and writes it as one line."""
 
     longer_side: int = 560  # pixels; the low-memory setting of arXiv:2604.13268
-    max_tokens: int = 1280  # visual tokens of one image before pruning
-    prune: Prune = "divprune"
-    keep: int = 96  # tokens kept by divprune
-    dtype: TokenDtype = "float16"
+    max_tokens: int = 1280  # visual tokens of one image before any are left out
+    reduce: str = "divprune:96"  # steps of a recipe that make fewer tokens, joined by " | "; empty keeps all
+    store: str = "float16"  # the last step: how numbers are kept
 
 
 @dataclass(frozen=True)

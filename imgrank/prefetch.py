@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _END = object()
 _PATIENCE = 0.1  # seconds between looks at whether anyone still wants items
@@ -56,3 +59,21 @@ def prefetch(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
             yield cast(T, item)
     finally:
         closed.set()
+
+
+def in_threads(pool: Executor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
+    """Yield `work(item)` in the order of the items, which are taken in the caller's thread.
+
+    Args:
+        pool: runs the work.
+        work: called from its threads.
+        items: taken at most `ahead` further than the result being yielded.
+        ahead: results in work or waiting; at least 1.
+    """
+    waiting: deque[Future[U]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -34,12 +34,12 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
     "rerank": {"mllm", "tokens", "local"},
     "report": {"images.resize"},
     "evaluation": {"images.resize"},
-    "training": {"images", "local", "encode", "mllm"},
-    "steps": SIBLINGS | {"rerank", "report", "training"},
-    "cli": {"steps", "images.scan"},
+    "training": {"images", "local", "encode", "mllm", "tokens.prune"},
+    "steps": SIBLINGS | {"rerank", "report", "training", "evaluation"},
+    "cli": {"steps", "images.scan", "evaluation.qrels"},
 }
 OWNERS = {  # library -> where it may be imported
-    "h5py": {"bundle", "steps.embed", "steps.cache_tokens"},
+    "h5py": {"bundle", "steps.embed", "steps.cache_tokens", "steps.requantize"},
     "hnswlib": {"index.hnsw"},
     "transformers": {"encode", "mllm", "pretrained"},
     "huggingface_hub": {"checkpoints", "hub_cache", "pretrained"},
@@ -50,7 +50,11 @@ OWNERS = {  # library -> where it may be imported
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},
-    "torch": {"encode", "mllm", "rerank.packing", "devices", "pretrained", "steps.bench", "steps.doctor", "training"},
+    "torch": {
+        *("encode", "mllm", "rerank.packing", "tokens", "devices", "pretrained"),
+        *("steps.bench", "steps.doctor", "training"),
+    },
+    "matplotlib": {"report.pareto"},
 }
 
 

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from imgrank.bundle import layout
+from imgrank.bundle.checked import view_arrays
 from imgrank.bundle.descriptors import DescriptorTable
 from imgrank.bundle.graph import GraphTable
 from imgrank.bundle.images import ImageTable
@@ -51,6 +52,7 @@ class Bundle:
     descriptor_table: DescriptorTable | None
     graph_table: GraphTable | None
     token_tables: dict[str, TokenTable] = field(default_factory=dict)
+    unfinished: dict[str, TokenTable] = field(default_factory=dict)  # caches that are to take the place of others
 
     @property
     def descriptors(self) -> DescriptorTable:
@@ -108,6 +110,13 @@ class Bundle:
         self.close()
 
 
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins as a bundle does."""
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+    return False
+
+
 def read(path: str | os.PathLike[str]) -> Bundle:
     """Open a bundle for reading, in its last committed state.
 
@@ -159,6 +168,8 @@ def _parse(path: Path, file: ReadFile, root: h5py.File) -> Bundle:
         raise FormatVersionError(path, "the bundle format", version, layout.FORMAT_VERSION)
     images = _parse_images(path, file, root)
     rows = len(images)
+    tables = dict(_parse_tokens(path, file, root, rows))
+    unfinished = {name: tables.pop(name) for name in list(tables) if name.startswith(layout.UNFINISHED)}
     return Bundle(
         path=path,
         file=file,
@@ -167,7 +178,8 @@ def _parse(path: Path, file: ReadFile, root: h5py.File) -> Bundle:
         images=images,
         descriptor_table=_parse_descriptors(path, file, root, rows),
         graph_table=_parse_graph(path, file, root),
-        token_tables=dict(_parse_tokens(path, file, root, rows)),
+        token_tables=tables,
+        unfinished=unfinished,
     )
 
 
@@ -251,6 +263,7 @@ def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Ite
         schema = json.loads(text_attribute(path, group, "columns"))
         token_columns = tuple(TokenColumn(str(n), str(d), tuple(int(x) for x in tail)) for n, d, tail in schema)
         columns = view_columns(file, columns_group, [layout.Column(c.name, c.dtype, c.tail) for c in token_columns])
+        codebooks, proof = _child(path, group, layout.CODEBOOKS), _child(path, group, layout.PROOF)
         yield (
             name,
             TokenTable(
@@ -262,6 +275,8 @@ def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Ite
                 token_columns=token_columns,
                 images=images,
                 columns=columns,
+                codebooks=None if codebooks is None else view_arrays(path, file, codebooks, layout.CODEBOOK_ARRAYS),
+                proof=None if proof is None else view_arrays(path, file, proof, layout.PROOF_ARRAYS),
             ),
         )
 

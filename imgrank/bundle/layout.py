@@ -74,6 +74,21 @@ TOKEN_IMAGE_COLUMNS = (  # one row per image
     Column("status", "|u1"),
     Column("crc32", "<u4"),
 )
+UNFINISHED = "."  # begins the name of a cache that nobody reads yet
+CODEBOOKS = "codebooks"  # /tokens/NAME/codebooks: of a product quantizer
+CODEBOOK_ARRAYS = {"centroids": ("<f4", 5), "rotation": ("<f4", 3)}  # dtype, axes
+PROOF = "proof"  # /tokens/NAME/proof: what the model said of some pairs before tokens were left out and quantized
+PROOF_ARRAYS = {
+    "queries": ("<u4", 1),
+    "offsets": ("<u8", 1),
+    "codes": ("|i1", 3),
+    "scales": ("<f4", 2),
+    "position": ("<u2", 2),
+    "grid": ("<u2", 2),
+    "tiles": ("<u2", 2),
+    "pairs": ("<u4", 2),
+    "logits": ("<f4", 1),
+}
 LOCAL_CACHE = "local"  # /tokens/local: the built-in local descriptors
 BUILTIN_CACHE = "builtin"  # the same of the built-in MLLM, so that it is never in the way of a real one
 DEFAULT_CACHE = "default"  # the name of a cache of any other MLLM when the user gives none

@@ -136,6 +136,18 @@ class ReadFile(_SeekableFile):
             _overlay(target[:done], offset, self._pages)
         return done
 
+    def read_ranges(self, target: memoryview, bounds: list[int], offsets: list[int]) -> bool:
+        """Fill `target` between each two of n + 1 bounds from n offsets; returns whether the file had all of it."""
+        if self._pages:
+            reading = zip(bounds, bounds[1:], offsets, strict=False)
+            return all(self.read_at(target[a:b], offset) == b - a for a, b, offset in reading)
+        # A loop as bare as can be: it takes as long as the system calls in it.
+        file, preadv = self._fd, os.preadv
+        for a, b, offset in zip(bounds, bounds[1:], offsets):  # noqa: B905  # one more bound than offsets
+            if preadv(file, (target[a:b],), offset) != b - a and self.read_at(target[a:b], offset) != b - a:
+                return False
+        return True
+
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # the buffer protocol has no type before 3.12
         """Fill `buffer` from the position; past the end, with zeros, which is what HDF5 expects."""
         view = memoryview(buffer).cast("B")

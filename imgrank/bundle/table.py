@@ -108,6 +108,36 @@ class ColumnView:
             yield pending
 
 
+def read_scattered(view: ColumnView, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Read row ranges of a column one after the other into one array.
+
+    Args:
+        view: the column.
+        starts: (n,) int64, first row of each range.
+        stops: (n,) int64, row after its last; not before the first, and not after the column's last.
+
+    Raises:
+        DamagedBundleError: the file ends before a range does.
+    """
+    size, each = view.row_bytes, view.chunk_rows
+    rows = np.empty((int((stops - starts).sum()), *view.shape[1:]), dtype=view.dtype)
+    if not len(rows):
+        return rows
+    # Cut the ranges at the ends of chunks, then join what lies side by side in the file: it does so in the array.
+    first = starts // each
+    pieces = np.where(stops > starts, (stops - 1) // each - first + 1, 0)
+    owner = np.repeat(np.arange(len(starts)), pieces)
+    chunk = first[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begin, end = np.maximum(starts[owner], chunk * each), np.minimum(stops[owner], (chunk + 1) * each)
+    offsets = view.starts[chunk].astype(np.int64) + (begin - chunk * each) * size
+    counts = (end - begin) * size
+    new = np.concatenate([[True], offsets[1:] != offsets[:-1] + counts[:-1]])
+    bounds = np.concatenate([(np.cumsum(counts) - counts)[new], [counts.sum()]])
+    if not view.file.read_ranges(rows.reshape(-1).view(np.uint8).data, bounds.tolist(), offsets[new].tolist()):
+        raise DamagedBundleError(view.file.path, view.name, "the file ends inside its rows")
+    return rows
+
+
 def view_column(file: ReadFile, group: h5py.Group, column: Column) -> ColumnView:
     """Check one dataset against its description and learn where its rows are.
 

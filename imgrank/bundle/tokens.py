@@ -18,10 +18,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.arrays import crc32
+from imgrank.arrays import crc32, crc32_of_bytes
 from imgrank.bundle import layout
+from imgrank.bundle.checked import CheckedArrays, write_arrays
 from imgrank.bundle.provenance import Provenance, write_provenance
-from imgrank.bundle.table import ColumnView, append, append_ragged, create_columns
+from imgrank.bundle.table import ColumnView, append, append_ragged, create_columns, read_scattered
 from imgrank.errors import DamagedBundleError, SettingsError
 from imgrank.records import OK
 
@@ -61,7 +62,14 @@ def check_cache_name(name: str) -> str:
 
 
 def create_tokens(
-    root: h5py.File, name: str, kind: str, codec: str, columns: Iterable[TokenColumn], provenance: Provenance
+    root: h5py.File,
+    name: str,
+    kind: str,
+    codec: str,
+    columns: Iterable[TokenColumn],
+    provenance: Provenance,
+    *,
+    codebooks: Columns | None = None,
 ) -> None:
     """Make an empty token cache.
 
@@ -72,8 +80,10 @@ def create_tokens(
         codec: name of what encodes vectors into columns.
         columns: one row per token each.
         provenance: model and settings.
+        codebooks: arrays of `layout.CODEBOOK_ARRAYS`, where the codec has any.
     """
-    group = root.require_group(layout.TOKENS).create_group(check_cache_name(name))
+    check_cache_name(name.removeprefix(layout.UNFINISHED))
+    group = root.require_group(layout.TOKENS).create_group(name)
     create_columns(group, layout.TOKEN_IMAGE_COLUMNS)
     columns = tuple(columns)
     create_columns(
@@ -84,7 +94,21 @@ def create_tokens(
     group.attrs["codec"] = codec
     group.attrs["columns"] = json.dumps([[column.name, column.dtype, list(column.tail)] for column in columns])
     append(group["offsets"], [0])
+    if codebooks is not None:
+        write_arrays(group, layout.CODEBOOKS, codebooks)
     write_provenance(group, layout.TOKENS_VERSION, provenance)
+
+
+def write_proof(root: h5py.File, name: str, arrays: Columns, facts: str) -> None:
+    """Keep what the model said of some pairs before their tokens were compressed, inside a transaction.
+
+    Args:
+        root: the bundle.
+        name: of the cache.
+        arrays: of `layout.PROOF_ARRAYS`.
+        facts: JSON: how the model was asked.
+    """
+    write_arrays(root[layout.TOKENS][name], layout.PROOF, arrays).attrs["facts"] = facts
 
 
 def cached_rows(root: h5py.File, name: str) -> int | None:
@@ -141,6 +165,8 @@ class TokenTable:
     token_columns: tuple[TokenColumn, ...]
     images: dict[str, ColumnView]  # per image: offsets, grid, tiles, status, crc32
     columns: dict[str, ColumnView]  # per token
+    codebooks: CheckedArrays | None = None
+    proof: CheckedArrays | None = None
 
     def __len__(self) -> int:
         """Return the number of image rows that have been cached, also those without tokens."""
@@ -175,26 +201,33 @@ class TokenTable:
         Raises:
             DamagedBundleError: a checksum does not match.
         """
-        result: list[ImageTokens | None] = [None] * len(rows)
-        checksums, grids, tiles, statuses = self._per_image
-        for place in sorted(range(len(rows)), key=lambda place: rows[place]):
-            row = rows[place]
-            if not 0 <= row < len(self):
-                result[place] = ImageTokens({})
-                continue
-            start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
-            columns = {name: view.read(start, stop) for name, view in self.columns.items()}
-            if stop > start and tokens_checksum(columns.values()) != int(checksums[row]):
-                raise DamagedBundleError(
-                    self.path, f"/tokens/{self.name}, image row {row}", "its checksum does not match; "
-                    "the file was damaged: restore a copy, or make it again from the photos"
-                )  # fmt: skip
-            result[place] = ImageTokens(
-                columns if stop > start else {}, _pair(grids[row]), int(statuses[row]), _pair(tiles[row])
-            )
-        return [tokens for tokens in result if tokens is not None]
+        wanted = np.asarray(rows, dtype=np.int64)
+        result = [ImageTokens({})] * len(wanted)
+        places = np.argsort(wanted, kind="stable")
+        places = places[(wanted[places] >= 0) & (wanted[places] < len(self))]
+        ordered = wanted[places]
+        starts, stops = self.offsets[ordered], self.offsets[ordered + 1]
+        columns = [read_scattered(view, starts, stops) for view in self.columns.values()]
+        flat = [(rows.reshape(-1).view(np.uint8).data, view.row_bytes) for rows, view in self._with(columns)]
+        names = list(self.columns)
+        ends = np.cumsum(stops - starts)
+        facts = zip(*(array[ordered].tolist() for array in self._per_image), strict=True)
+        start = 0
+        for place, stop, (checksum, grid, tiles, status) in zip(places.tolist(), ends.tolist(), facts, strict=True):
+            own: Columns = {}
+            if stop > start:
+                value = 0
+                for memory, size in flat:
+                    value = crc32_of_bytes(memory[start * size : stop * size], value)
+                if value != checksum:
+                    raise DamagedBundleError(
+                        self.path, f"/tokens/{self.name}, image row {wanted[place]}", "its checksum does not match; "
+                        "the file was damaged: restore a copy, or make it again from the photos"
+                    )  # fmt: skip
+                own = dict(zip(names, [rows[start:stop] for rows in columns], strict=True))
+            result[place] = ImageTokens(own, tuple(grid), status, tuple(tiles))
+            start = stop
+        return result
 
-
-def _pair(row: npt.NDArray[Any]) -> tuple[int, int]:
-    first, second = row.tolist()
-    return first, second
+    def _with(self, columns: list[npt.NDArray[Any]]) -> Iterable[tuple[npt.NDArray[Any], ColumnView]]:
+        return zip(columns, self.columns.values(), strict=True)

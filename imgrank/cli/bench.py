@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 import click
 
 from imgrank.cli import options
-from imgrank.config import PromptLayout, RerankSettings, TokenDtype, TokenSettings
+from imgrank.config import PromptLayout, RerankSettings, TokenDtype
 
 
 @click.group(short_help="Measure how fast this machine is.")
@@ -33,7 +33,7 @@ def command() -> None:
     help="A config.json, or a folder with one, instead: a model of that shape with random weights; nothing is loaded.",
 )
 @click.option(
-    "--tokens-per-image", default=TokenSettings.keep, show_default=True, type=click.IntRange(min=1), metavar="N",
+    "--tokens-per-image", default=BenchSettings.tokens_per_image, show_default=True, type=click.IntRange(min=1), metavar="N",
     help="Visual tokens of a candidate.",
 )  # fmt: skip
 @click.option(
@@ -55,7 +55,7 @@ def command() -> None:
 @options.device_option
 @click.option(
     "--token-dtype",
-    default=TokenSettings.dtype,
+    default="float16",
     show_default=True,
     type=click.Choice(get_args(TokenDtype)),
     help="Number type of the token cache.",

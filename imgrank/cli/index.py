@@ -32,6 +32,7 @@ from imgrank.config import PRESETS, GraphSettings
 )
 @click.option("--cache-tokens", is_flag=True, help="Run `imgrank cache-tokens` afterwards.")
 @click.option("--mllm", metavar="MODEL", help="For --cache-tokens: whose visual tokens.")
+@click.option("--recipe", metavar="STEPS", help="For --cache-tokens: what is kept; see `imgrank cache-tokens --help`.")
 @options.photo_options
 def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int:
     """Make photos searchable: embed them and build the neighbour graph.
@@ -66,7 +67,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
 
         preset = chosen["preset"]
         mllm = chosen["mllm"] or (PRESETS[preset].mllm if preset else None)
-        skipped += run_cache_tokens(console, bundle, mllm=mllm, device=chosen["device"])
+        skipped += run_cache_tokens(console, bundle, mllm=mllm, device=chosen["device"], recipe=chosen["recipe"])
     if output is not None:
         _hint(console)
     console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")

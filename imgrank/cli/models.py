@@ -11,7 +11,7 @@ import click
 
 _LEGEND = {
     "mllm": "px: side of a token in a photo. tokens: of a 4:3 photo at --longer-side {longer_side}, before pruning. "
-    "KiB: what cache-tokens keeps of a photo by default ({keep} tokens, {dtype}).",
+    "KiB: what cache-tokens keeps of a photo by default ({reduce} | {store}).",
     "encoder": "dim: length of a descriptor. px: side of what the model sees.",
 }
 _BOTH = "GB: download. offline: all of it is on this machine."

@@ -29,6 +29,7 @@ from imgrank.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     from imgrank.steps.second_stage import Request
+    from imgrank.steps.token_request import TokenRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -143,28 +144,40 @@ photo_options = together(
 token_options = together(
     click.option("--cache", metavar="NAME", help="Name of the token cache."),
     click.option(
+        "--recipe",
+        metavar="STEPS",
+        help="All of it in one line, such as 'resize:560 | divprune:64 | pq:448'; see the text above.",
+    ),
+    click.option(
+        "--bytes-per-image",
+        metavar="SIZE",
+        help="Such as 32KiB: choose how many tokens are kept, and how, so that a photo takes no more.",
+    ),
+    click.option(
         "--longer-side",
         type=click.IntRange(min=1),
-        help=f"Pixels the model sees of a photo.  [default: {TokenSettings.longer_side}]",
+        help=f"Pixels the model sees of a photo; short for resize.  [default: {TokenSettings.longer_side}]",
     ),
     click.option(
         "--max-tokens",
         type=click.IntRange(min=1),
-        help=f"Visual tokens of a photo before pruning.  [default: {TokenSettings.max_tokens}]",
+        help=f"Visual tokens of a photo before any are left out.  [default: {TokenSettings.max_tokens}]",
     ),
     click.option(
         "--prune",
         type=click.Choice(get_args(Prune)),
-        help=f"Which tokens are kept.  [default: {TokenSettings.prune}]",
+        help="Which tokens are kept; short for a step of a recipe.  [default: divprune]",
     ),
     click.option(
-        "--keep", type=click.IntRange(min=1), help=f"Tokens that divprune keeps.  [default: {TokenSettings.keep}]"
+        "--keep",
+        type=click.IntRange(min=1),
+        help=f"Tokens that divprune keeps.  [default: {TokenSettings.reduce.split(':')[1]}]",
     ),
     click.option(
         "--dtype",
         "token_dtype",
         type=click.Choice(get_args(TokenDtype)),
-        help=f"Number type of stored tokens.  [default: {TokenSettings.dtype}]",
+        help=f"Number type of stored tokens.  [default: {TokenSettings.store}]",
     ),
 )
 
@@ -312,12 +325,22 @@ def batch_size(text: str) -> int | None:
     return int(text)
 
 
-def token_settings(
-    longer_side: int | None, max_tokens: int | None, prune: Any, keep: int | None, token_dtype: Any
-) -> TokenSettings | None:
-    """Return the settings that the options ask for; None when they ask for none."""
-    asked = _given(longer_side=longer_side, max_tokens=max_tokens, prune=prune, keep=keep, dtype=token_dtype)
-    return TokenSettings(**asked) if asked else None
+def token_request(chosen: dict[str, Any]) -> TokenRequest | None:
+    """Take the wishes of `token_options` out of a command's options; None where there are none."""
+    from imgrank.steps.token_request import TokenRequest
+    from imgrank.tokens.budget import parse_bytes
+
+    size = chosen.pop("bytes_per_image", None)
+    request = TokenRequest(
+        recipe=chosen.pop("recipe", None),
+        longer_side=chosen.pop("longer_side", None),
+        max_tokens=chosen.pop("max_tokens", None),
+        prune=chosen.pop("prune", None),
+        keep=chosen.pop("keep", None),
+        dtype=chosen.pop("token_dtype", None),
+        bytes_per_image=None if size is None else parse_bytes(size),
+    )
+    return None if request.empty else request
 
 
 def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, Request, Path | None]:

@@ -115,7 +115,7 @@ _KEYPOINTS = Profile(
     answers=Answers(),
     system=None,
     template="{query}{candidate}",
-    tokens=TokenSettings(longer_side=512, max_tokens=512, keep=171),
+    tokens=TokenSettings(longer_side=512, max_tokens=512, reduce="divprune:171"),
     source="imgrank.training",
     only=True,
 )

@@ -145,7 +145,7 @@ def _measure(
     scorer = PairScorer(model, *choose_prompt(model, asked, None), chunk_tokens=settings.chunk_tokens)
 
     shown = default_token_settings(model)
-    shown = replace(shown, max_tokens=max(shown.max_tokens, _MOST_TOKENS), dtype=settings.token_dtype)
+    shown = replace(shown, max_tokens=max(shown.max_tokens, _MOST_TOKENS), reduce="", store=settings.token_dtype)
     source, photo = VisualSource(model, shown), draw_photo(0, _PHOTO)
     vision = clock.seconds(lambda: source.of_query(photo))
     advance(1)

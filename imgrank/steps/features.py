@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -15,13 +17,16 @@ import numpy as np
 from imgrank.arrays import Pixels
 from imgrank.bundle.layout import LOCAL_CACHE
 from imgrank.bundle.provenance import Provenance
-from imgrank.bundle.tokens import ImageTokens, TokenColumn
+from imgrank.bundle.tokens import ImageTokens, TokenColumn, TokenTable
 from imgrank.config import TokenSettings
+from imgrank.errors import SettingsError
 from imgrank.local.features import LocalFeatures
 
 if TYPE_CHECKING:
     from imgrank.local.keypoints import LocalSettings
     from imgrank.mllm.base import VisionLanguageModel, VisualTokens
+    from imgrank.tokens.base import Codec, Reducer
+    from imgrank.tokens.product_quantization import Codebooks
 
 F = TypeVar("F", covariant=True)
 
@@ -112,7 +117,8 @@ def visual_provenance(name: str, model: VisionLanguageModel, settings: TokenSett
 def kept_settings(provenance: Provenance) -> TokenSettings:
     """Return what a cache of visual tokens keeps of an image."""
     values = json.loads(provenance.settings)
-    values.pop("vision", None)
+    for other in ("vision", "from"):
+        values.pop(other, None)
     return TokenSettings.from_json(json.dumps(values))
 
 
@@ -124,14 +130,48 @@ def differing_vision(provenance: Provenance, model: VisionLanguageModel) -> str:
     return ", ".join(f"{key} was {held.get(key)} and is {here.get(key)}" for key in changed)
 
 
-class VisualSource:
-    """Visual tokens of a multimodal language model."""
+def stored_codebooks(table: TokenTable) -> Codebooks | None:
+    """Read the codebooks of a cache; None where its codec needs none.
 
-    def __init__(self, model: VisionLanguageModel, settings: TokenSettings) -> None:
-        from imgrank.tokens import registry
+    Raises:
+        DamagedBundleError: they do not match their checksum.
+    """
+    from imgrank.tokens.product_quantization import Codebooks
+
+    if table.codebooks is None:
+        return None
+    arrays = table.codebooks.read()
+    return Codebooks(arrays["centroids"], arrays.get("rotation"))
+
+
+class VisualSource:
+    """Visual tokens of a multimodal language model.
+
+    Args:
+        model: computes them.
+        settings: what is kept of a photo.
+        codebooks: where the quantizer needs some; without them, tokens can be reduced and not yet stored.
+    """
+
+    def __init__(self, model: VisionLanguageModel, settings: TokenSettings, codebooks: Codebooks | None = None) -> None:
+        from imgrank.tokens.recipe import codebook_spec, codec_of, reducers_of
 
         self.model, self.settings = model, settings
-        self.pruner, self.codec = registry.pruner(settings), registry.codec(settings)
+        self._reducers = reducers_of(settings, model.device)
+        self.spec = codebook_spec(settings)
+        ready = self.spec is None or codebooks is not None
+        self._codec = codec_of(settings, codebooks, model.device) if ready else None
+
+    @property
+    def codec(self) -> Codec:
+        """Return what turns tokens into columns.
+
+        Raises:
+            SettingsError: its codebooks have not been given.
+        """
+        if self._codec is None:
+            raise SettingsError(f"{self.settings.store} needs codebooks; `imgrank cache-tokens` makes them")
+        return self._codec
 
     @property
     def longer_side(self) -> int:
@@ -145,17 +185,21 @@ class VisualSource:
 
     def of_query(self, pixels: Pixels) -> VisualTokens:
         """Encode a photo and keep every token."""
-        return self._encoded(pixels)
+        settings = self.settings
+        (tokens,) = self.model.encode([pixels], longer_side=settings.longer_side, max_tokens=settings.max_tokens)
+        return tokens
 
     def of_candidate(self, pixels: Pixels) -> VisualTokens:
-        """Encode a photo, prune it, and round it as its codec does."""
+        """Encode a photo, reduce it, and round it as its codec does."""
         return self.of_tokens(self.to_tokens(pixels))
 
     def to_tokens(self, pixels: Pixels) -> ImageTokens:
-        """Encode and prune a photo, in the form the cache stores."""
-        tokens = self._encoded(pixels)
-        kept = self.pruner.keep(tokens.vectors[:, 0].astype(np.float32), tokens.positions[:, 1:], tokens.grid)
-        return self.packed(tokens.take(kept))
+        """Encode and reduce a photo, in the form the cache stores."""
+        return self.packed(self.reduced(self.of_query(pixels)))
+
+    def reduced(self, tokens: VisualTokens) -> VisualTokens:
+        """Return what the recipe leaves of all tokens of a photo, in float32."""
+        return reduced(tokens, self._reducers)
 
     @property
     def columns(self) -> list[TokenColumn]:
@@ -177,7 +221,18 @@ class VisualSource:
         positions = columns.pop("position")
         return VisualTokens(self.codec.decode(columns), positions, tokens.grid, tokens.tiles)
 
-    def _encoded(self, pixels: Pixels) -> VisualTokens:
-        settings = self.settings
-        (tokens,) = self.model.encode([pixels], longer_side=settings.longer_side, max_tokens=settings.max_tokens)
-        return tokens
+
+def reduced(tokens: VisualTokens, reducers: Iterable[Reducer]) -> VisualTokens:
+    """Return what reducers leave of the tokens of a photo, one after the other; they look at level 0 alone."""
+    vectors, positions = tokens.vectors.astype(np.float32), tokens.positions
+    for reducer in reducers:
+        groups = reducer.reduce(vectors[:, 0], positions, tokens.grid)
+        vectors, positions = groups.apply(vectors), positions[groups.places]
+    return replace(tokens, vectors=vectors, positions=positions)
+
+
+def is_whole(image: ImageTokens) -> bool:
+    """Return whether a cached image has all the tokens that its model makes of it."""
+    tiles = image.tiles[0] * image.tiles[1]
+    full = (tiles + 1 if tiles > 1 else tiles) * image.grid[0] * image.grid[1]
+    return len(image.columns.get("position", ())) == full > 0

@@ -6,10 +6,9 @@ Loads no weights and no torch: numbers come from the catalogues, from config.jso
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from imgrank import hub_cache
 from imgrank.checkpoints import ADAPTER_CONFIG, is_folder, locate, read_json
@@ -20,13 +19,15 @@ from imgrank.mllm import catalogue as mllms
 from imgrank.mllm import geometry
 from imgrank.mllm.profiles import profile_of
 from imgrank.mllm.registry import ADAPTERS
-from imgrank.tokens.registry import codec
+from imgrank.tokens.budget import token_bytes
+from imgrank.tokens.recipe import tokens_left
 
 Kind = Literal["encoder", "mllm"]
 Config = Mapping[str, Any]
 Record = dict[str, Any]
 
 SCHEMA_VERSION = 1
+STORED = ("float16", "int8")  # whose sizes are listed
 PHOTO = (3024, 4032)  # height and width of the photo that tokens are counted for
 
 
@@ -150,8 +151,8 @@ def _mllm(name: str, family: str, shape: geometry.Geometry, folder: Path | None 
     tokens = geometry.tokens_of(
         family, shape, height, width, longer_side=settings.longer_side, max_tokens=settings.max_tokens
     )
-    kept = min(settings.keep, tokens)
-    per_token = {dtype: _token_bytes(shape, dtype) for dtype in ("float16", "int8")}
+    kept = tokens_left(settings, tokens)
+    per_token = {store: token_bytes(replace(settings, store=store), shape.levels, shape.hidden) for store in STORED}
     facts = mllms.known(name)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -214,9 +215,3 @@ def _facts(
         "presets": [preset for preset, models in PRESETS.items() if name == getattr(models, kind)],
         "note": "" if facts is None else facts.note,
     }
-
-
-def _token_bytes(shape: geometry.Geometry, dtype: Any) -> int:
-    """Return the bytes that a cache spends on the vectors of one token."""
-    columns = codec(TokenSettings(dtype=dtype)).columns(shape.levels, shape.hidden)
-    return sum(np.dtype(kind).itemsize * int(np.prod(row)) for kind, row in columns.values())

@@ -22,12 +22,14 @@ from imgrank.steps.features import (
     default_token_settings,
     differing_vision,
     kept_settings,
+    stored_codebooks,
 )
 
 if TYPE_CHECKING:
     from imgrank.mllm.answers import Answers
     from imgrank.mllm.base import VisionLanguageModel
     from imgrank.mllm.prompts import Prompt
+    from imgrank.rerank.packing import PairScorer
 
 ENGINE = 1  # raised when a change of the engine changes scores, so that kept ones are not used any more
 
@@ -140,26 +142,30 @@ def _visual(bundle: Bundle, settings: RerankSettings, request: Request, table: T
                 f"cache {table.name!r} was made while {name} prepared photos in another way: {changed}; make it again: "
                 f"imgrank cache-tokens {bundle.path} --mllm {name} --cache {table.name} --overwrite",
             )
-    source = VisualSource(model, kept)
+    codebooks = None if table is None else stored_codebooks(table)
+    source = VisualSource(model, kept, codebooks)
     if settings.scorer == "maxsim":
         return SecondStage(table, source, VisualMaxSimScorer())
     prompt, answers = choose_prompt(model, settings, request.prompt_file)
     pairs = (SymmetricPairScorer if settings.symmetric else PairScorer)(model, prompt, answers)
-    prints = tuple(
-        fingerprint(
-            engine=ENGINE,
-            model=model.revision,
-            model_settings=dict(model.settings),
-            tokens=kept.to_json(),
-            before=way.rendered.before,
-            between=way.rendered.between,
-            after=way.rendered.after,
-            answers=way.rendered.answer_ids,
-            query_first=way.rendered.query_first,
-        )
-        for way in pairs.ways
-    )
+    digest = codebooks.digest() if codebooks is not None else ""
+    prints = tuple(fingerprint_of(way, kept.to_json() + digest) for way in pairs.ways)
     return SecondStage(table, source, MllmScorer(pairs), prints)
+
+
+def fingerprint_of(way: PairScorer, tokens: str) -> bytes:
+    """Return what a logit depends on beside the two photos: model, question, and how tokens are kept."""
+    return fingerprint(
+        engine=ENGINE,
+        model=way.model.revision,
+        model_settings=dict(way.model.settings),
+        tokens=tokens,
+        before=way.rendered.before,
+        between=way.rendered.between,
+        after=way.rendered.after,
+        answers=way.rendered.answer_ids,
+        query_first=way.rendered.query_first,
+    )
 
 
 def choose_prompt(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 import numpy as np
-import numpy.typing as npt
 
-from imgrank.arrays import Floats, Ids, unit_rows
-from imgrank.errors import InputError, SettingsError
-from imgrank.tokens.base import check_tokens
-
-# Float32 cosines of equal tokens of any sensible hidden size come out within this of 1.
-_MAY_BE_EQUAL = 1e-4
-# Between these, the squared length of a row has lost nothing to overflow or underflow.
-_SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-20, 1e30
+from imgrank.arrays import Floats, Ids
+from imgrank.tokens.base import Amount, Groups, Positions, check_tokens
+from imgrank.tokens.cosines import Product, cosines
 
 
 class DivPrune:
@@ -27,28 +24,23 @@ class DivPrune:
         Alvar et al. 2025, arXiv:2503.02175. The rules for ties and zero tokens are ours.
     """
 
-    def __init__(self, keep: int) -> None:
-        """Set the number of tokens kept of each image.
+    def __init__(self, amount: Amount, product: Product | None = None) -> None:
+        """Set how many tokens are kept, and what computes their dot products: numpy, or a `torch_product`."""
+        self._amount, self._product = amount, product
 
-        Raises:
-            SettingsError: `keep` is below 1.
-        """
-        if keep < 1:
-            raise SettingsError(f"cannot keep {keep} tokens of an image; keep at least 1")
-        self._keep = keep
-
-    def keep(self, vectors: Floats, positions: npt.NDArray[np.integer], grid: tuple[int, int]) -> Ids:
-        """Return the kept tokens, rising; see `Pruner.keep`. All are kept where there are not more than asked."""
+    def reduce(self, vectors: Floats, positions: Positions, grid: tuple[int, int]) -> Groups:
+        """Return the kept tokens; see `Reducer.reduce`. All are kept where there are not more than asked."""
         check_tokens(vectors, positions, grid)
-        return most_diverse(vectors, self._keep)
+        return Groups(most_diverse(vectors, self._amount.of(len(vectors)), self._product))
 
 
-def most_diverse(vectors: Floats, k: int) -> Ids:
+def most_diverse(vectors: Floats, k: int, product: Product | None = None) -> Ids:
     """Return the `k` rows that DivPrune chooses, rising.
 
     Args:
         vectors: (n, hidden) numbers.
         k: from 1; n or more keeps all.
+        product: what multiplies them; numpy where not given.
 
     Returns:
         (min(k, n),) int64.
@@ -59,7 +51,7 @@ def most_diverse(vectors: Floats, k: int) -> Ids:
     n = len(vectors)
     if k >= n:
         return np.arange(n, dtype=np.int64)
-    similarities = _cosines(np.ascontiguousarray(vectors, dtype=np.float32))  # (n, n)
+    similarities = cosines(vectors, product)  # (n, n)
     np.fill_diagonal(similarities, -np.inf)
     nearest = similarities.max(axis=1)  # similarity to the nearest other token
     np.fill_diagonal(similarities, np.inf)  # from here on a kept token is its own nearest: never chosen again
@@ -73,33 +65,43 @@ def most_diverse(vectors: Floats, k: int) -> Ids:
     return chosen
 
 
-def _cosines(vectors: Floats) -> Floats:
-    """Return the (n, n) float32 cosines of the rows: symmetric bit by bit, 1 for equal rows, 0 for zero rows."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # looked at below
-        similarities: Floats = vectors @ vectors.T
-    squares = similarities.diagonal()
-    if not ((squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)).all():
-        if not np.isfinite(vectors).all():
-            raise InputError("visual tokens hold numbers that are not finite; run the model with a wider --dtype")
-        vectors = unit_rows(vectors)  # slower, and at home in the whole range of float32
-        similarities = vectors @ vectors.T
-        squares = similarities.diagonal()
-    lengths = np.sqrt(squares)
-    scales = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    similarities *= np.outer(scales, scales)  # in one factor: two in turn would not round symmetrically
-    first = _first_equal(vectors, similarities, lengths)
-    if (first != np.arange(len(first))).any():
-        # Copies of a token get products that differ in the last bits, by where they stand in the matrix.
-        similarities = similarities[np.ix_(first, first)]
-        similarities[first[:, None] == first] = 1
-    return similarities
+def torch_product(device: str) -> Product:
+    """Return a product for `DivPrune` that torch computes in full float32.
+
+    It is worth its transfers on a GPU; its last bits differ from numpy's, which can matter between tokens that are
+    equally diverse but for rounding.
+
+    Args:
+        device: a name that `devices.pick_device` gave.
+    """
+    import torch
+
+    def product(vectors: Floats) -> Floats:
+        # torch.tensor copies, and so takes arrays that are not writable, unlike from_numpy.
+        rows = torch.tensor(vectors, dtype=torch.float32, device=device)
+        with _full_float32():
+            products = rows @ rows.T
+        # No library promises both halves the same rounding.
+        upper = products.triu() + products.triu(1).T
+        similarities: Floats = upper.cpu().numpy()
+        return similarities
+
+    return product
 
 
-def _first_equal(vectors: Floats, similarities: Floats, lengths: Floats) -> Ids:
-    """Return, for each row, the lowest row with the same numbers: itself, unless it is a copy."""
-    first = np.arange(len(vectors))
-    close = np.count_nonzero(similarities > 1 - _MAY_BE_EQUAL, axis=1) > 1  # one is the row itself
-    seen: dict[bytes, int] = {}
-    for i in np.flatnonzero(close | (lengths == 0)).tolist():
-        first[i] = seen.setdefault((vectors[i] + 0.0).tobytes(), i)  # + 0.0 turns -0.0 into 0.0
-    return first
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Compute float32 matrix products as such, also where the program allows TF32 (CUDA) or bfloat16 (CPU)."""
+    import torch
+
+    with ExitStack() as restore:
+        if hasattr(torch.backends, "fp32_precision"):
+            # torch 2.9 and later: the older setting cannot be read where a program has set these.
+            for backend in ("cuda", "mkldnn"):
+                matmul = getattr(torch.backends, backend).matmul
+                restore.callback(setattr, matmul, "fp32_precision", matmul.fp32_precision)
+                matmul.fp32_precision = "ieee"
+        else:
+            restore.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        yield

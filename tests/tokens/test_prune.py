@@ -2,12 +2,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from imgrank.errors import InputError, SettingsError
-from imgrank.tokens.prune import DivPrune, most_diverse
+from imgrank.errors import InputError
+from imgrank.tokens.base import Amount
+from imgrank.tokens.prune import DivPrune, most_diverse, torch_product
 
 
 def reference(vectors, k):
@@ -109,18 +111,106 @@ def test_any_tokens_give_distinct_rising_indices(tokens, k):
     assert set(kept.tolist()) <= set(range(len(tokens)))
 
 
-def test_pruner_checks_its_input_and_leaves_it_alone():
+def test_reduces_to_the_most_diverse_and_leaves_its_input_alone():
     tokens = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-    positions = np.argwhere(np.ones((2, 3)))
+    positions = np.argwhere(np.ones((1, 2, 3)))
     before = tokens.copy()
-    np.testing.assert_array_equal(DivPrune(3).keep(tokens, positions, (2, 3)), most_diverse(tokens, 3))
+    for amount, k in ((Amount(count=3), 3), (Amount(share=0.3), 2), (Amount(count=6), 6), (Amount(count=9), 6)):
+        groups = DivPrune(amount).reduce(tokens, positions, (2, 3))
+        np.testing.assert_array_equal(groups.places, most_diverse(tokens, k))
+        assert groups.members is None
     np.testing.assert_array_equal(tokens, before)
+    assert DivPrune(Amount(count=3)).reduce(tokens[:0], positions[:0], (2, 3)).places.tolist() == []
     with pytest.raises(InputError, match="outside its grid"):
-        DivPrune(3).keep(tokens, positions, (2, 2))
+        DivPrune(Amount(count=3)).reduce(tokens, positions, (2, 2))
     with pytest.raises(InputError, match="positions of shape"):
-        DivPrune(3).keep(tokens, positions[:5], (2, 3))
-    with pytest.raises(SettingsError, match="at least 1"):
-        DivPrune(0)
+        DivPrune(Amount(count=3)).reduce(tokens, positions[:5], (2, 3))
+
+
+def test_computes_with_the_product_it_is_given():
+    asked = []
+
+    def product(vectors):
+        asked.append(vectors.shape)
+        return vectors @ np.diag([0, 1]).astype(np.float32) @ vectors.T  # blind to the first number
+
+    # By the second number alone: 1, 1, and -1, which is as far from both as can be.
+    tokens = np.array([[0, 1], [9, 1], [0, -1]], dtype=np.float32)
+    kept = DivPrune(Amount(count=1), product).reduce(tokens, np.argwhere(np.ones((1, 1, 3))), (1, 3))
+    assert kept.places.tolist() == [2]
+    assert asked == [(3, 2)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_torch_equals_the_reference_among_copies_and_zeros(data):
+    kinds = np.random.default_rng(data.draw(st.integers(0, 10))).normal(size=(6, 37)).astype(np.float32)
+    kinds[0] = 0
+    tokens = kinds[data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=30))]
+    k = data.draw(st.integers(1, 31))
+    tokens.setflags(write=False)
+    assert most_diverse(tokens, k, torch_product("cpu")).tolist() == reference(tokens, k)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-30, 1e30])
+def test_torch_keeps_what_numpy_keeps(scale):
+    tokens = (np.random.default_rng(3).normal(size=(90, 384)) * scale).astype(np.float32)
+    np.testing.assert_array_equal(most_diverse(tokens, 30, torch_product("cpu")), most_diverse(tokens, 30))
+
+
+def test_torch_products_are_symmetric_though_those_of_the_library_are_not(monkeypatch):
+    tokens = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
+    plain = torch.Tensor.__matmul__
+    tilt = 1 + torch.triu(torch.full((50, 50), 2.0**-20))
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: plain(a, b) * tilt)
+    products = torch_product("cpu")(tokens)
+    np.testing.assert_array_equal(products, products.T)
+    np.testing.assert_allclose(products, tokens @ tokens.T, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_torch_computes_in_float32_whatever_the_program_allows(monkeypatch, precision):
+    plain, seen = torch.Tensor.__matmul__, []
+
+    def spied(a, b):
+        seen.append(precisions())
+        return plain(a, b)
+
+    def precisions():
+        return torch.get_float32_matmul_precision(), [
+            getattr(torch.backends, backend).matmul.fp32_precision
+            for backend in ("cuda", "mkldnn")
+            if hasattr(torch.backends, "fp32_precision")
+        ]
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", spied)
+    tokens = np.random.default_rng(0).normal(size=(40, 512)).astype(np.float32)
+    torch.set_float32_matmul_precision(precision)
+    try:
+        before = precisions()
+        torch_product("cpu")(tokens)
+        assert precisions() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    ((older, newer),) = seen
+    assert set(newer) == {"ieee"} if newer else older == "highest"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_keeps_what_numpy_keeps_even_where_tf32_is_allowed():
+    tokens = np.random.default_rng(3).normal(size=(300, 3584)).astype(np.float32)
+    tokens[200:] = tokens[:100]
+    product = torch_product("cuda")
+    torch.set_float32_matmul_precision("high")
+    try:
+        products = product(tokens)
+        kept = most_diverse(tokens, 64, product)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    exact = tokens.astype(np.float64) @ tokens.T.astype(np.float64)
+    assert np.abs(products - exact).max() < 1e-2  # TF32 loses 2^-11 of each of 3,584 summands: about 0.02 to 0.1
+    np.testing.assert_array_equal(kept, most_diverse(tokens, 64))
 
 
 def test_costs_little_more_than_its_matrix_product():

@@ -1,0 +1,321 @@
+"""`tune-tokens`: what each way to store tokens costs in bytes and in quality, measured on photos of the bundle.
+
+All tokens of the photos of some shortlists are computed once; then each recipe is applied to them and the pairs are
+scored again. Nothing in the bundle changes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgrank.arrays import Floats, Ids
+from imgrank.bundle import file
+from imgrank.config import BUILTIN, DecodeSettings, RerankSettings, TokenSettings
+from imgrank.errors import InputError, SettingsError
+from imgrank.evaluation.fidelity import Fidelity, fidelity
+from imgrank.evaluation.metrics import average_precision
+from imgrank.evaluation.qrels import Qrels
+from imgrank.images.load import load
+from imgrank.images.scan import display
+from imgrank.prefetch import in_threads
+from imgrank.progress import SILENT, Advance, Reporter
+from imgrank.records import OK
+from imgrank.rerank.base import PairScores
+from imgrank.steps.features import VisualSource, default_token_settings
+from imgrank.steps.photos import BundlePhotos
+from imgrank.steps.proof import proof_scorer
+from imgrank.steps.sample import TRAINING_TOKENS
+from imgrank.steps.staging import Staging
+from imgrank.tokens.budget import IMAGE_BYTES, codebook_bytes, token_bytes
+from imgrank.tokens.product_quantization import train_codebooks
+from imgrank.tokens.recipe import codebook_spec, parse_recipe, recipe_text
+
+if TYPE_CHECKING:
+    from imgrank.mllm.base import VisionLanguageModel, VisualTokens
+
+_PART = 32  # photos of one staged file
+_CACHE = "tune"  # name under which tokens wait beside the bundle
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """How much is measured.
+
+    Attributes:
+        queries: at most so many.
+        top: candidates of each.
+        lam: weight of the similarity in what mAP is computed of.
+        seed: chooses queries where no judgements do.
+    """
+
+    queries: int = 20
+    top: int = 50
+    lam: float = RerankSettings.lam
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """One recipe.
+
+    Attributes:
+        recipe: in full.
+        tokens: kept of a photo, the mean.
+        bytes_per_image: of the cache, without what is stored once.
+        bytes_once: codebooks and rotations.
+        scores: against the scores with all tokens, at the size of the first recipe.
+        mean_average_precision: of the re-ranked shortlists; None without judgements.
+        pareto: whether no other recipe is at least as good in fewer bytes; by mAP where there is one, else by Kendall's
+            tau.
+    """
+
+    recipe: str
+    tokens: float
+    bytes_per_image: float
+    bytes_once: int
+    scores: Fidelity
+    mean_average_precision: float | None
+    pareto: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """Return the numbers by name."""
+        own = {key: value for key, value in asdict(self).items() if key != "scores"}
+        return {**own, **self.scores.record()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Query:
+    row: int
+    candidates: Ids
+    similarities: Floats
+    right: frozenset[int]  # rows of relevant photos
+    relevant: int
+
+
+def usual_recipes(model: VisionLanguageModel, default: TokenSettings) -> list[str]:
+    """Return the grid that is measured where the user names no recipes: all tokens first, which the rest is held to."""
+    pq = f"pq:{_subvectors(model.hidden)}"
+    reducers = ["divprune:50%", "divprune:25%", "divprune:12%"]
+    others = ["random:25%", "kmeans:25%", "ward:25%", "pool:2", "merge:4", "grid:2"]
+    size = f"resize:{default.longer_side} | max-tokens:{default.max_tokens}"
+    steps = ["float16", "int8", pq, f"o{pq}", f"r{pq}"]
+    steps += [f"{reducer} | {store}" for reducer in reducers for store in ("float16", pq)]
+    steps += [f"{reducer} | float16" for reducer in others]
+    return [f"{size} | {step}" for step in steps]
+
+
+def _subvectors(hidden: int) -> int:
+    return hidden // next(size for size in range(min(8, hidden), hidden + 1) if hidden % size == 0)
+
+
+def tune_tokens(
+    bundle: Path,
+    *,
+    mllm: str | None = None,
+    recipes: Sequence[str] = (),
+    qrels: Qrels | None = None,
+    settings: TuneSettings | None = None,
+    decode: DecodeSettings | None = None,
+    root: Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    reporter: Reporter = SILENT,
+) -> Iterator[TuneResult]:
+    """Measure recipes on shortlists of a bundle; yields each result as it is there, `pareto` not yet known.
+
+    Args:
+        bundle: with descriptors, and its photos at hand.
+        mllm: model id or folder; None takes the built-in model.
+        recipes: to measure; the first one's size, with all tokens, is what scores are held to. None: a usual grid.
+        qrels: judgements whose queries are photos of the bundle; None chooses queries by chance and measures scores only.
+        settings: how much is measured.
+        decode: limits and workers.
+        root: folder of the photos, where it is not the one the bundle states.
+        device: for the model.
+        dtype: for the model.
+        reporter: hears of progress.
+
+    Raises:
+        InputError: a judged photo is not in the bundle, or a photo cannot be read.
+        SettingsError: a recipe cannot be read.
+    """
+    from imgrank.mllm.registry import load_mllm
+
+    settings = settings or TuneSettings()
+    name = mllm or BUILTIN
+    model = load_mllm(name, device=device, dtype=dtype)
+    default = default_token_settings(model)
+    parsed = [parse_recipe(recipe, default) for recipe in recipes or usual_recipes(model, default)]
+    for one in parsed:
+        if (spec := codebook_spec(one)) is not None:
+            spec.check(model.hidden)
+    with file.read(bundle) as opened:
+        photos = BundlePhotos(opened, decode or DecodeSettings(), None if root is None else os.fsencode(root.resolve()))
+        queries = list(_queries(photos, qrels, settings))
+        if not queries:
+            raise InputError(f"{bundle}: there are no two photos to compare")
+        yield from _Tuning(bundle, model, photos, queries, settings, reporter).run(parsed)
+
+
+def marked(results: Sequence[TuneResult]) -> list[TuneResult]:
+    """Return results by bytes, with those on the Pareto curve marked."""
+    ordered = sorted(results, key=lambda one: (one.bytes_per_image, -_quality(one)))
+    best, found = -np.inf, []
+    for one in ordered:
+        found.append(replace(one, pareto=_quality(one) > best))
+        best = max(best, _quality(one))
+    return found
+
+
+def _quality(result: TuneResult) -> float:
+    if result.mean_average_precision is not None:
+        return result.mean_average_precision
+    return result.scores.kendall_tau if result.scores.kendall_tau is not None else 0.0
+
+
+def _queries(photos: BundlePhotos, qrels: Qrels | None, settings: TuneSettings) -> Iterator[_Query]:
+    """Give each query its nearest photos, without itself."""
+    statuses = photos.bundle.images.statuses()
+    usable = np.flatnonzero(statuses == OK)
+    descriptors = photos.bundle.descriptors.read()
+    order = np.random.default_rng([0x7E57, settings.seed])
+    chosen: list[tuple[int, dict[bytes, int]]]
+    if qrels is None:
+        chosen = [(int(row), {}) for row in order.permutation(usable)[: settings.queries]]
+    else:
+        names = sorted(qrels)
+        if len(names) > settings.queries:
+            names = [names[i] for i in sorted(order.choice(len(names), settings.queries, replace=False))]
+        chosen = [(photos.row_of_name(name), qrels[name]) for name in names]
+    for row, judged in chosen:
+        if statuses[row] != OK:
+            raise InputError(f"query {display(photos.path(row))} could not be read when it was embedded")
+        others = usable[usable != row]
+        if not len(others):
+            continue
+        similar = descriptors[others] @ descriptors[row]
+        best = np.argsort(-similar, kind="stable")[: settings.top]
+        right = {photos.row_of_name(name) for name, relevance in judged.items() if relevance > 0} - {row}
+        yield _Query(row, others[best], similar[best].astype(np.float32), frozenset(right), len(right))
+
+
+class _Tuning:
+    def __init__(
+        self,
+        bundle: Path,
+        model: VisionLanguageModel,
+        photos: BundlePhotos,
+        queries: list[_Query],
+        settings: TuneSettings,
+        reporter: Reporter,
+    ) -> None:
+        self._bundle, self._model, self._photos = bundle, model, photos
+        self._queries, self._settings, self._reporter = queries, settings, reporter
+        self._scorer = proof_scorer(model)
+        rows = [row for query in queries for row in (query.row, *query.candidates.tolist())]
+        self._rows = sorted(set(rows))
+        self._pairs = sum(len(query.candidates) for query in queries)
+
+    def run(self, recipes: list[TokenSettings]) -> Iterator[TuneResult]:
+        sizes = list(dict.fromkeys((one.longer_side, one.max_tokens) for one in recipes))
+        total = len(self._rows) * len(sizes) + self._pairs * (len(recipes) + 1)
+        before: list[Floats] | None = None
+        with self._reporter.bar(total, "tune-tokens", "photo or pair") as advance:
+            for size in sizes:
+                whole = replace(recipes[0], longer_side=size[0], max_tokens=size[1], reduce="", store="float16")
+                staging = self._encode(whole, advance)
+                if before is None:
+                    before = [self._score(staging, query, staging.read, advance) for query in self._queries]
+                for one in recipes:
+                    if (one.longer_side, one.max_tokens) == size:
+                        yield self._measure(one, staging, before, advance)
+                staging.remove()
+
+    def _encode(self, settings: TokenSettings, advance: Advance) -> Staging:
+        """Compute all tokens of all photos at a size, where an earlier run has not."""
+        model, source = self._model, VisualSource(self._model, settings)
+        facts = f"{model.revision} {settings.to_json()}"
+        staging = Staging(self._bundle, f"{_CACHE}-{settings.longer_side}-{settings.max_tokens}", facts)
+        missing = [row for row in self._rows if row not in staging]
+        advance(len(self._rows) - len(missing))
+        root = self._photos.root
+        with ThreadPoolExecutor(model.encoding_threads) as pool:
+            for start in range(0, len(missing), _PART):
+                part = missing[start : start + _PART]
+                paths = [root + b"/" + self._photos.bundle.images.record(row).path for row in part]
+                loaded = load(paths, self._photos.settings, longer_side=source.longer_side)
+
+                def encode(item: Any) -> VisualTokens:
+                    if item.photo is None:
+                        raise InputError(f"{item.error}; tuning needs the photos: give --root where they moved")
+                    return source.of_query(item.photo.pixels)
+
+                tokens = in_threads(pool, encode, loaded, 2 * model.encoding_threads)
+                staging.add(f"{part[0]}-{len(part)}", dict(zip(part, tokens, strict=True)))
+                advance(len(part))
+        return staging
+
+    def _measure(self, settings: TokenSettings, staging: Staging, before: list[Floats], advance: Advance) -> TuneResult:
+        model = self._model
+        plain = VisualSource(model, settings)
+        left = {row: plain.reduced(staging.read(row)) for row in self._rows}
+        codebooks = None
+        if plain.spec is not None:
+            order = np.random.default_rng([0xC0DE, 0]).permutation(self._rows)
+            vectors = np.concatenate([left[row].vectors for row in order.tolist()])[:TRAINING_TOKENS]
+            codebooks = train_codebooks(vectors, plain.spec, device=model.device)
+        source = VisualSource(model, settings, codebooks)
+        packed = {row: source.packed(tokens) for row, tokens in left.items()}
+        del left
+        after = [
+            self._score(staging, query, lambda row: source.of_tokens(packed[row]), advance) for query in self._queries
+        ]
+        tokens = float(np.mean([len(one.columns["position"]) for one in packed.values()]))
+        judged = [query.relevant > 0 for query in self._queries]
+        return TuneResult(
+            recipe=recipe_text(settings),
+            tokens=round(tokens, 2),
+            bytes_per_image=round(IMAGE_BYTES + tokens * token_bytes(settings, model.levels, model.hidden), 1),
+            bytes_once=codebook_bytes(settings, model.levels, model.hidden),
+            scores=fidelity(before, after),
+            mean_average_precision=self._mean_average_precision(after) if any(judged) else None,
+        )
+
+    def _score(self, staging: Staging, query: _Query, tokens_of: Any, advance: Advance) -> Floats:
+        logits = self._scorer.score(staging.read(query.row), map(tokens_of, query.candidates.tolist()))
+        advance(len(logits))
+        return logits
+
+    def _mean_average_precision(self, logits: list[Floats]) -> float:
+        lam, found = self._settings.lam, []
+        for query, differences in zip(self._queries, logits, strict=True):
+            if not query.relevant:
+                continue
+            scores = lam * query.similarities + (1 - lam) * PairScores.of_logits(differences).values
+            order = np.argsort(-scores, kind="stable")
+            right = [int(row) in query.right for row in query.candidates[order]]
+            found.append(average_precision(right, query.relevant))
+        return float(np.mean(found))
+
+
+def plot(results: Sequence[TuneResult], path: Path) -> None:
+    """Write a plot of marked results, quality against bytes for a photo.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    from imgrank.report.pareto import Point, plot_pareto
+
+    judged = results[0].mean_average_precision is not None
+    points = []
+    for one in results:
+        steps = [step for step in one.recipe.split(" | ") if not step.startswith(("resize:", "max-tokens:"))]
+        points.append(Point(" | ".join(steps), one.bytes_per_image, _quality(one), one.pareto))
+    plot_pareto(points, "mAP" if judged else "Kendall's tau to all tokens", path)
