@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-try:  # ten times as fast, where the processor multiplies polynomials: else checking tokens takes as long as reading them
-    from zlib_ng.zlib_ng import crc32 as crc32_of_bytes
+try:  # ten times as fast as zlib's: checking tokens would take as long as reading them
+    from zlib_ng import zlib_ng as zlib
 except ImportError:  # no wheel for this machine
-    from zlib import crc32 as crc32_of_bytes
+    import zlib  # type: ignore[no-redef]
+
+crc32_of_bytes = zlib.crc32
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]  # (height, width, 3), sRGB, after the EXIF turn

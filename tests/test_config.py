@@ -12,7 +12,7 @@ from imgrank.errors import SettingsError
         EncoderSettings(),
         EncoderSettings("org/name", "abc", "gem", 448, "collection", "bfloat16"),
         GraphSettings(m=32),
-        TokenSettings(prune="grid", dtype="int8"),
+        TokenSettings(reduce="grid:2", store="int8"),
         RerankSettings(lam=1, task="artwork"),
     ],
 )
@@ -37,6 +37,6 @@ def test_what_does_not_fit_is_refused(text: str, reason: str) -> None:
         GraphSettings.from_json(text)
 
 
-def test_literals_are_checked() -> None:
-    with pytest.raises(SettingsError, match="prune cannot be 'best'"):
-        TokenSettings.from_json('{"prune": "best"}')
+def test_types_are_checked() -> None:
+    with pytest.raises(SettingsError, match="reduce cannot be 3"):
+        TokenSettings.from_json('{"reduce": 3}')

@@ -33,7 +33,7 @@ def command() -> None:
     help="A config.json, or a folder with one, instead: a model of that shape with random weights; nothing is loaded.",
 )
 @click.option(
-    "--tokens-per-image", default=BenchSettings.tokens_per_image, show_default=True, type=click.IntRange(min=1), metavar="N",
+    "--tokens-per-image", default=96, show_default=True, type=click.IntRange(min=1), metavar="N",
     help="Visual tokens of a candidate.",
 )  # fmt: skip
 @click.option(

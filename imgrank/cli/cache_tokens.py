@@ -118,7 +118,8 @@ def _print_estimate(console: Any, bundle: Path, mllm: str | None, chosen: dict[s
         "cache": found.cache,
         "recipe": found.recipe,
         "photos": f"{found.images} to compute, {found.known} known already",
-        "tokens": f"{found.tokens:.0f} of {found.full_tokens:.0f} for a photo, {found.tokens * found.images:.0f} in all",
+        "tokens": f"{found.tokens:.0f} of {found.full_tokens:.0f} for a photo, "
+        f"{found.tokens * found.images:.0f} in all",
         "bytes": f"{size(found.bytes_per_image)} for a photo, {size(found.total_bytes)} in all",
         "time": f"about {duration(found.seconds)}",
     }

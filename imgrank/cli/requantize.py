@@ -19,8 +19,8 @@ from imgrank.cli import options
 def command(bundle: Path, recipe: str, cache: str | None, to: str | None, device: str, quiet: bool) -> None:
     """Apply a recipe to the tokens of a cache: fewer of them, or in fewer bytes.
 
-    Works from what is stored: no photos, no model. Says what is lost against what was stored; `imgrank check --fidelity`
-    says what it does to scores. The space of a cache that is replaced stays in the file.
+    Works from what is stored: no photos, no model. Says what is lost against that; `imgrank check --fidelity` says what
+    it does to scores. The space of a cache that is replaced stays in the file.
 
     \b
     Example:

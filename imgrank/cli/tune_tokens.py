@@ -16,6 +16,11 @@ from imgrank.config import DecodeSettings, RerankSettings
 if TYPE_CHECKING:
     from imgrank.steps.tune_tokens import TuneResult
 
+_LEGEND = (
+    "* on the Pareto curve. correlation, tau: of logit differences with those of all tokens. change: of the "
+    "probability, mean."
+)
+
 
 @click.command(short_help="Measure ways to store tokens: bytes against quality.")
 @options.bundle_argument
@@ -116,5 +121,4 @@ def _print_table(results: list[TuneResult]) -> None:
     plain = bool(os.environ.get("NO_COLOR"))
     screen = Screen(file=sys.stdout, highlight=False, markup=False, color_system=None if plain else "auto")
     screen.print(table)
-    screen.print("* on the Pareto curve. correlation, tau: of logit differences with those of all tokens. change: of the "
-                 "probability, mean.")  # fmt: skip
+    screen.print(_LEGEND)

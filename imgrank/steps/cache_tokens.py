@@ -36,8 +36,8 @@ from imgrank.images.load import load
 from imgrank.images.scan import display
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import OK, STATUS_NAMES
-from imgrank.steps.embed import create_local_cache, local_tokens
 from imgrank.steps.codebooks import codebook_arrays, load_codebooks
+from imgrank.steps.embed import create_local_cache, local_tokens
 from imgrank.steps.features import (
     LocalSource,
     VisualSource,
@@ -52,6 +52,7 @@ from imgrank.steps.sample import Sampling, usual_tokens
 from imgrank.steps.staging import Staging
 from imgrank.steps.token_request import TokenRequest
 from imgrank.tokens.budget import IMAGE_BYTES, codebook_bytes, token_bytes
+from imgrank.tokens.product_quantization import check_subvectors
 from imgrank.tokens.recipe import recipe_text
 
 if TYPE_CHECKING:
@@ -419,7 +420,7 @@ class _VisualPlan:
         if spec is None and codebooks:
             raise SettingsError(f"{self.source.settings.store} has no codebooks to take over; see --recipe pq:M")
         if spec is not None:
-            spec.check(self.source.model.hidden)
+            check_subvectors(spec.subvectors, self.source.model.hidden)
         taken = None if spec is None or not codebooks else load_codebooks(codebooks, spec, self.source.model)
         sampling = Sampling(
             self.source, self._staging, lambda some: self._photos.load(some, self.side), pool, self._reporter

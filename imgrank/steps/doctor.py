@@ -115,7 +115,7 @@ def _examine_model(found: Examination, name: str, device: str, dtype: str, repor
     model = load_mllm(name, device=device, dtype=dtype)
     prompt, answers = choose_prompt(model, RerankSettings(), None)
     scorer = PairScorer(model, prompt, answers)
-    settings = replace(default_token_settings(model), prune="none", dtype="float16")
+    settings = replace(default_token_settings(model), reduce="", store="float16")
     source = VisualSource(model, settings)
     photos = [draw_photo(seed, size) for seed, size in enumerate(_SIZES)]
     allowed = _GPU_FLOAT32 if dtype == "float32" and device != "cpu" else TOLERANCES[dtype]

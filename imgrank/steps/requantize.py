@@ -1,7 +1,7 @@
 """`requantize`: a token cache in, the same tokens in fewer bytes out; no photos, no model.
 
-The new cache is written beside the old one in parts, and takes its place in one commit at the end. A run that was cut goes
-on where it was.
+The new cache is written beside the old one in parts, and takes its place in one commit at the end. A run that was cut
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from imgrank.steps.codebooks import codebook_arrays
 from imgrank.steps.features import kept_settings, reduced, stored_codebooks
 from imgrank.steps.sample import TRAINING_TOKENS
 from imgrank.tokens.base import Codec, Reducer
-from imgrank.tokens.product_quantization import train_codebooks
+from imgrank.tokens.product_quantization import check_subvectors, train_codebooks
 from imgrank.tokens.recipe import codebook_spec, codec_of, parse_recipe, recipe_text, reducers_of
 
 PART = 64  # rows of one commit
@@ -216,7 +216,7 @@ def _create(
     levels, hidden = first.shape[1:]
     spec, codebooks = codebook_spec(settings), None
     if spec is not None:
-        spec.check(hidden)
+        check_subvectors(spec.subvectors, hidden)
         vectors = np.concatenate(list(work.sample(TRAINING_TOKENS)))[:TRAINING_TOKENS]
         reporter.note(f"training codebooks for {settings.store} on {len(vectors)} tokens")
         codebooks = train_codebooks(vectors, spec, device=device)

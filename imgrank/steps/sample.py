@@ -1,7 +1,7 @@
 """What a token cache needs to know of its photos before the first row: codebooks, and a proof of its quality.
 
-Both come from photos of the bundle itself. Their reduced tokens are staged, so that caching does not compute them again,
-and a run that was cut goes on after the last part.
+Both come from photos of the bundle itself. Their reduced tokens are staged, so that caching does not compute them
+again, and a run that was cut goes on after the last part.
 """
 
 from __future__ import annotations

@@ -60,8 +60,10 @@ class TokenRequest:
         if self.keep is not None and self.prune not in (None, "divprune"):
             raise SettingsError(f"--keep is for --prune divprune, not for {self.prune}")
         settings = default if self.recipe is None else parse_recipe(self.recipe, default)
-        sizes = {"longer_side": self.longer_side, "max_tokens": self.max_tokens}
-        settings = replace(settings, **{name: value for name, value in sizes.items() if value is not None})
+        if self.longer_side is not None:
+            settings = replace(settings, longer_side=self.longer_side)
+        if self.max_tokens is not None:
+            settings = replace(settings, max_tokens=self.max_tokens)
         if self.bytes_per_image is not None:
             return fit_budget(self.bytes_per_image, levels, hidden, full(), settings)
         if self.keep is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from imgrank.arrays import Floats, Ids
 from imgrank.bundle import file
 from imgrank.config import BUILTIN, DecodeSettings, RerankSettings, TokenSettings
-from imgrank.errors import InputError, SettingsError
+from imgrank.errors import InputError
 from imgrank.evaluation.fidelity import Fidelity, fidelity
 from imgrank.evaluation.metrics import average_precision
 from imgrank.evaluation.qrels import Qrels
@@ -34,7 +34,7 @@ from imgrank.steps.proof import proof_scorer
 from imgrank.steps.sample import TRAINING_TOKENS
 from imgrank.steps.staging import Staging
 from imgrank.tokens.budget import IMAGE_BYTES, codebook_bytes, token_bytes
-from imgrank.tokens.product_quantization import train_codebooks
+from imgrank.tokens.product_quantization import check_subvectors, train_codebooks
 from imgrank.tokens.recipe import codebook_spec, parse_recipe, recipe_text
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def tune_tokens(
         bundle: with descriptors, and its photos at hand.
         mllm: model id or folder; None takes the built-in model.
         recipes: to measure; the first one's size, with all tokens, is what scores are held to. None: a usual grid.
-        qrels: judgements whose queries are photos of the bundle; None chooses queries by chance and measures scores only.
+        qrels: judgements whose queries are photos of the bundle; None takes queries by chance and measures scores only.
         settings: how much is measured.
         decode: limits and workers.
         root: folder of the photos, where it is not the one the bundle states.
@@ -155,7 +155,7 @@ def tune_tokens(
     parsed = [parse_recipe(recipe, default) for recipe in recipes or usual_recipes(model, default)]
     for one in parsed:
         if (spec := codebook_spec(one)) is not None:
-            spec.check(model.hidden)
+            check_subvectors(spec.subvectors, model.hidden)
     with file.read(bundle) as opened:
         photos = BundlePhotos(opened, decode or DecodeSettings(), None if root is None else os.fsencode(root.resolve()))
         queries = list(_queries(photos, qrels, settings))

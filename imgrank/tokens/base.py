@@ -48,7 +48,7 @@ class Groups:
 
 
 class Reducer(Protocol):
-    """Makes fewer visual tokens of those of an image, without knowing the query. The same input gives the same output."""
+    """Makes fewer visual tokens of those of an image, without knowing the query; equal input gives equal output."""
 
     def reduce(self, vectors: Floats, positions: Positions, grid: tuple[int, int]) -> Groups:
         """Return what is left.

@@ -79,7 +79,7 @@ def parse_recipe(text: str, default: TokenSettings | None = None) -> TokenSettin
             )
         stage = now
         if name in _SIZES:
-            settings = replace(settings, **{_SIZES[name]: _number(argument, step)})
+            settings = replace(settings, **{_SIZES[name]: _number(argument, step)})  # type: ignore[arg-type]
         elif name in _REDUCERS:
             _REDUCERS[name](argument, "cpu")
             reducers.append(_canonical(name, argument))

@@ -82,7 +82,7 @@ def replaced(
         out, come = out & (field <= limit), come & (other <= limit)
     places = carried(filler.places.astype(np.float64), plane @ np.linalg.inv(filler_plane))
     # None that detection would not have found there, or the model learns to tell made photos by it.
-    come &= _within(places, base.extent) & (places[:, 2] >= base.places[:, 2].min(initial=np.inf))
+    come = come & _within(places, base.extent) & (places[:, 2] >= base.places[:, 2].min(initial=np.inf))
     places = places[come]
     order = np.argsort(np.concatenate([np.flatnonzero(~out), np.flatnonzero(come)]), kind="stable")
     return Keypoints(

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/cache_memory.py [--photos 250 1000 4000] [--recipe RECIPE ...]
 
-Makes collections of drawn noise photos and a small Qwen3-VL with random weights, caches the tokens of each in a process of
-its own, and prints the most memory that process had at a time (VmHWM), and the cache's bytes. Codebooks are trained on
-a sample whose size does not depend on the collection's; the smallest collection is smaller than that.
+Makes collections of drawn noise photos and a small Qwen3-VL with random weights, caches the tokens of each in a process
+of its own, and prints the most memory that process had at a time, and the cache's bytes. Codebooks are trained on a
+sample whose size does not depend on the collection's; the smallest collection is smaller than that.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,8 @@ def make(path: Path, images: int, subvectors: int) -> None:
                 append_images(
                     root, [ImageRecord(b"%d" % i, 1, 1, bytes(16), 4, 3, 0) for i in range(first, first + count)]
                 )
-                append_tokens(
-                    root, CACHE, [ImageTokens({"codes": c, "position": p}, (20, 20)) for c, p in zip(codes, places)]
-                )
+                columns = [{"codes": own, "position": place} for own, place in zip(codes, places, strict=True)]
+                append_tokens(root, CACHE, [ImageTokens(one, (20, 20)) for one in columns])
 
 
 def drop(path: Path) -> None:
@@ -104,7 +104,7 @@ def main() -> None:
                 for number in range(options.rounds):
                     rows = np.random.default_rng([7, number]).permutation(options.images)[: options.candidates].tolist()
                     ranges = ranges_of(table, rows)
-                    ways = {"ours": lambda: ours(table, rows), "pread": lambda: plain(path, ranges)}
+                    ways = {"ours": partial(ours, table, rows), "pread": partial(plain, path, ranges)}
                     for name in list(ways)[:: 1 if number % 2 else -1]:
                         if state == "cold":
                             drop(path)

@@ -60,9 +60,9 @@ def test_the_numbers_of_a_model_worked_by_hand(models) -> None:
     model = found["Qwen/Qwen3-VL-8B-Instruct"]
     assert (model["hidden"], model["levels"], model["token_side"], model["presets"]) == (4096, 4, 32, ["best"])
     assert (model["tokens_per_photo"], model["tokens_kept"]) == (18 * 13, 96)
-    # Four levels of 4096 numbers: two bytes each, or one and a float32 scale for each level.
-    assert model["bytes_per_token"] == {"float16": 4 * 4096 * 2, "int8": 4 * (4096 + 4)}
-    assert model["bytes_per_photo"] == {"float16": 96 * 32768, "int8": 96 * 16400}
+    # Four levels of 4096 numbers: two bytes each, or one and a float32 scale for each level; 6 bytes for the place.
+    assert model["bytes_per_token"] == {"float16": 4 * 4096 * 2 + 6, "int8": 4 * (4096 + 4) + 6}
+    assert model["bytes_per_photo"] == {"float16": 96 * 32774, "int8": 96 * 16406}
     assert model["profile"] is None
     assert found["Qwen/Qwen3-VL-Reranker-8B"]["profile"] == "qwen3-vl-reranker"
     assert (model["licence"], model["gated"]) == ("Apache-2.0", False)
@@ -101,7 +101,7 @@ def test_a_folder_is_described_from_its_configuration(models, tmp_path: Path) ->
     (record,) = records(models("Mine", cwd=tmp_path))
     assert (record["name"], record["kind"], record["family"]) == ("Mine", "mllm", "qwen2_5_vl")
     assert (record["token_side"], record["tokens_per_photo"]) == (14, 40 * 30)
-    assert record["bytes_per_token"] == {"float16": 200, "int8": 104}
+    assert record["bytes_per_token"] == {"float16": 206, "int8": 110}
     assert [record[fact] for fact in FACTS] == [None, None, None, None, True, [], ""]
     (folder / "tokenizer.json").unlink()
     assert records(models(folder))[0]["offline"] is False
