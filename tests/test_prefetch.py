@@ -2,10 +2,11 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imgrank.prefetch import prefetch
+from imgrank.prefetch import in_threads, prefetch
 
 
 def test_items_come_in_order_and_all_of_them():
@@ -76,3 +77,33 @@ def test_a_thread_that_waits_for_input_does_not_keep_the_process():
     process.stdin.flush()  # and the pipe stays open
     assert process.stdout.readline() == b"first\n"
     assert process.wait(timeout=20) == 0
+
+
+def test_work_in_threads_keeps_the_order_and_looks_ahead_no_further():
+    taken = []
+
+    def items():
+        for number in range(10):
+            taken.append(number)
+            yield number
+
+    def work(number):
+        time.sleep(0.002 * (10 - number))  # later items are done sooner
+        return number * number
+
+    with ThreadPoolExecutor(4) as pool:
+        stream = in_threads(pool, work, items(), 3)
+        assert next(stream) == 0
+        assert taken == [0, 1, 2]
+        assert list(stream) == [number * number for number in range(1, 10)]
+
+
+def test_an_error_of_the_work_comes_in_its_place():
+    def work(number):
+        return 1 // number
+
+    with ThreadPoolExecutor(2) as pool:
+        stream = in_threads(pool, work, [1, 0, 1], 2)
+        assert next(stream) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(stream)

@@ -7,6 +7,7 @@ of its own the decoder needs. Families whose decoder is not plain causal attenti
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class DecoderAdapter:
         self.device, self.dtype = device, dtype
         self._network, self._tokenizer = network, tokenizer
         self._template = folder.chat_template
+        arguments = inspect.signature(self._decoder.forward).parameters
+        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"  # before transformers 5.24
         self._ends: torch.Tensor | None = None  # of the packed run that is on; see `_read_ends_only`
         self._read_ends_only()
         self.image_token: int = network.config.image_token_id
@@ -275,9 +278,9 @@ class DecoderAdapter:
         output = self._decoder(
             inputs_embeds=segment.inputs[None],
             position_ids=segment.positions[:, None] if self.axes > 1 else segment.positions,
-            past_key_values=cache,
             use_cache=True,
             packed_layout=layout,
+            **{self._cache_argument: cache},
             **self._visual_arguments(segment),
         )
         return cast(torch.Tensor, output.last_hidden_state[0])

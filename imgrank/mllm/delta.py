@@ -115,10 +115,11 @@ def attach(layer: Any) -> None:
         )
     plain = layer.forward
 
-    def forward(hidden_states: torch.Tensor, cache_params: Any = None, **kwargs: Any) -> torch.Tensor:
-        if isinstance(cache_params, HybridCache):
-            return delta_rows(layer, hidden_states[0], cache_params)[None]
-        found: torch.Tensor = plain(hidden_states, cache_params=cache_params, **kwargs)
+    def forward(hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        cache = kwargs.get("cache", kwargs.get("cache_params"))  # the name before transformers 5.24
+        if isinstance(cache, HybridCache):
+            return delta_rows(layer, hidden_states[0], cache)[None]
+        found: torch.Tensor = plain(hidden_states, **kwargs)
         return found
 
     layer.forward = forward

@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
+import transformers
 
 from imgrank.devices import torch_dtype
+from imgrank.errors import SettingsError
 from imgrank.mllm.base import Segment
 from imgrank.mllm.delta import CHUNK, HybridCache, attach
 from imgrank.mllm.folder import ModelFolder
@@ -29,16 +31,23 @@ class Qwen35(QwenVL):
 
     def __init__(self, folder: ModelFolder, network: Any, tokenizer: Any, *, device: str, dtype: str) -> None:
         super().__init__(folder, network, tokenizer, device=device, dtype=dtype)
-        for layer in self._decoder.layers:
-            if hasattr(layer, "linear_attn"):
-                attach(layer.linear_attn)
+        delta = [layer.linear_attn for layer in self._decoder.layers if hasattr(layer, "linear_attn")]
+        for one in delta:
+            attach(one)
+        self._delta_layers = len(delta)
 
     def _new_cache(self) -> HybridCache:
         return HybridCache(self._text_config)  # no layer of these kinds forgets
 
     def _decode(self, segment: Segment, cache: Any, layout: Layout | None) -> torch.Tensor:
         with self._fitting_advice():
-            return super()._decode(segment, cache if layout is None else cache.packed(layout), layout)
+            found = super()._decode(segment, cache if layout is None else cache.packed(layout), layout)
+        if len(cache.states) != self._delta_layers:
+            raise SettingsError(
+                f"transformers {transformers.__version__} gives its cache to Gated DeltaNet layers in a way that "
+                "imgrank does not know, and scores would be wrong; install an older one"
+            )
+        return found
 
     def _plain_forward(self, ids: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         with self._fitting_advice():

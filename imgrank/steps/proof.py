@@ -2,7 +2,7 @@
 
 A few photos of the collection stand for queries; their nearest photos are their shortlists. The logit difference of
 each pair is kept, and the query's tokens are, all of them in 8 bits. So the cached tokens can be scored against the
-same queries later, anywhere and without photos, and what differs is what leaving out and quantizing did to the candidates.
+same queries later, anywhere and without photos; what differs is what leaving out and quantizing did to the candidates.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def test_the_read_part_gives_back_what_was_written(model_folder):
 
     model = load_mllm(str(model_folder("qwen3_vl")), device="cpu")
     (tokens,) = model.encode([draw_photo(0, (120, 160))], longer_side=560, max_tokens=4096)
-    source, read = VisualSource(model, TokenSettings(dtype="float16")), []
+    source, read = VisualSource(model, TokenSettings(reduce="", store="float16")), []
     decode = source.of_tokens
     source.of_tokens = lambda stored: read.append(decode(stored))
 

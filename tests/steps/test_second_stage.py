@@ -29,7 +29,9 @@ def cached(_indexed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "db.h5").unlink()
     shutil.copy2(_indexed, folder / "db.h5")
     save_tiny_mllm(folder / "mllm", "qwen3_vl")
-    cache_tokens(folder / "db.h5", mllm=str(folder / "mllm"), settings=TokenSettings(longer_side=160, keep=12))
+    cache_tokens(
+        folder / "db.h5", mllm=str(folder / "mllm"), settings=TokenSettings(longer_side=160, reduce="divprune:12")
+    )
     return folder
 
 
