@@ -8,10 +8,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from imgrank.arrays import Floats, crc32
+from imgrank.arrays import Floats, Ids, crc32
 from imgrank.bundle import layout
 from imgrank.bundle.provenance import Provenance, digest_of, write_provenance
-from imgrank.bundle.table import ColumnView, append, create_columns
+from imgrank.bundle.table import ColumnView, append, create_columns, read_scattered
 from imgrank.errors import DamagedBundleError
 
 
@@ -73,6 +73,11 @@ class DescriptorTable:
         # A NaN or infinity anywhere makes the sum of its row not finite: one pass without a mask of the same size.
         if not np.isfinite(vectors.sum(axis=1, dtype=np.float64)).all():
             raise DamagedBundleError(self.path, "/descriptors/vectors", "holds NaN or infinity; the file was damaged")
+        return vectors
+
+    def read_rows(self, rows: Ids) -> Floats:
+        """Read scattered rows, (n,) int64, as (n, dim) float32."""
+        vectors: Floats = read_scattered(self.columns["vectors"], rows, rows + 1)
         return vectors
 
     def projection(self) -> tuple[Floats, Floats] | None:

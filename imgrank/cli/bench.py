@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 import click
 
 from imgrank.cli import options
-from imgrank.config import PromptLayout, RerankSettings, TokenDtype
+from imgrank.config import PromptLayout, RerankSettings
 
 
 @click.group(short_help="Measure how fast this machine is.")
@@ -57,8 +57,8 @@ def command() -> None:
     "--token-dtype",
     default="float16",
     show_default=True,
-    type=click.Choice(get_args(TokenDtype)),
-    help="Number type of the token cache.",
+    metavar="STEP",
+    help="How the token cache keeps numbers: float16, int8, pq:M, or another last step of a recipe.",
 )
 @click.option(
     "--chunk-tokens", type=click.IntRange(min=1), metavar="N",

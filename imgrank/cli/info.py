@@ -54,6 +54,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             lines.append(f"  {group['rows_not_in_graph']} newer rows are searched exactly until `imgrank index` runs")
         if "tokens" in group:
             lines.append(f"  {group['kind']}, {group['codec']}, {group['tokens_per_image']} tokens a photo")
+            once = {"codebooks": group["codebook_bytes"], "proof": group["proof_bytes"]}
+            stored = ", ".join(f"{name} {size(count)}" for name, count in once.items() if count)
+            lines += [f"  {line}" for line in (group["recipe"], stored and f"stored once: {stored}") if line]
         if group.get("images_not_cached"):
             lines.append(f"  {group['images_not_cached']} newer rows are not cached")
         for name, array in group["arrays"].items():

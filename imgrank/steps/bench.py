@@ -22,17 +22,19 @@ from imgrank.bundle import file
 from imgrank.bundle.images import append_images
 from imgrank.bundle.provenance import Provenance
 from imgrank.bundle.tokens import append_tokens, create_tokens
-from imgrank.config import PromptLayout, RerankSettings, TokenDtype, TokenSettings
+from imgrank.config import PromptLayout, RerankSettings, TokenSettings
 from imgrank.devices import device_name, pick_device, pick_dtype, torch_dtype
 from imgrank.errors import SettingsError
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import NO_DIGEST, OK, ImageRecord
 from imgrank.steps.features import VisualSource, default_token_settings
 from imgrank.steps.second_stage import choose_prompt
+from imgrank.tokens.recipe import codebook_spec
 
 if TYPE_CHECKING:
     from imgrank.mllm.base import VisionLanguageModel, VisualTokens
     from imgrank.rerank.packing import PairScorer
+    from imgrank.tokens.product_quantization import Codebooks
 
 _PHOTO = (420, 560)  # pixels, (height, width)
 _LARGER = (1120, 2240, 4096)  # longer sides that are tried where a photo has too few tokens
@@ -56,7 +58,7 @@ class BenchSettings:
         prompt_layout: None: the model's.
         dtype: of the model.
         device: of the model.
-        token_dtype: of the cache.
+        token_dtype: of the cache: the last step of a recipe, such as int8 or pq:64.
         chunk_tokens: packed into one forward pass; None: as a search chooses.
         repeat: the median of so many runs counts, after one that does not.
         compile: compile the model first.
@@ -69,7 +71,7 @@ class BenchSettings:
     prompt_layout: PromptLayout | None = None
     dtype: str = "auto"
     device: str = "auto"
-    token_dtype: TokenDtype = "float16"
+    token_dtype: str = "float16"
     chunk_tokens: int | None = None
     repeat: int = 3
     compile: bool = False
@@ -146,7 +148,7 @@ def _measure(
 
     shown = default_token_settings(model)
     shown = replace(shown, max_tokens=max(shown.max_tokens, _MOST_TOKENS), reduce="", store=settings.token_dtype)
-    source, photo = VisualSource(model, shown), draw_photo(0, _PHOTO)
+    source, photo = VisualSource(model, shown, _codebooks(model, shown)), draw_photo(0, _PHOTO)
     vision = clock.seconds(lambda: source.of_query(photo))
     advance(1)
 
@@ -222,6 +224,17 @@ def _facts(model: VisionLanguageModel, settings: BenchSettings, stand_in: bool) 
         "prompt_layout": settings.prompt_layout,
         "token_dtype": settings.token_dtype,
     }
+
+
+def _codebooks(model: VisionLanguageModel, shown: TokenSettings) -> Codebooks | None:
+    """Return codebooks of random numbers: decoding takes as long as with any others."""
+    from imgrank.tokens.product_quantization import train_codebooks
+
+    spec = codebook_spec(shown)
+    if spec is None:
+        return None
+    numbers = np.random.default_rng(0).standard_normal((256, model.levels, model.hidden), dtype=np.float32)
+    return train_codebooks(numbers, spec, iterations=1)
 
 
 class _Clock:

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from imgrank.mllm.base import VisualTokens
 
 PART = 16  # rows of one commit
+_CANDIDATES = 20_000  # photos among which the pairs of a proof are chosen, so that memory does not grow with a bundle
 
 
 @dataclass
@@ -427,8 +428,10 @@ class _VisualPlan:
         )
         proof, facts = None, ""
         if pairs and opened.descriptor_table is not None:
-            descriptors = opened.descriptor_table.read()[rows]
-            proof, facts = sampling.proof(descriptors, rows, pairs)
+            some = rows
+            if len(rows) > _CANDIDATES:
+                some = np.sort(np.random.default_rng(0).choice(rows, _CANDIDATES, replace=False))
+            proof, facts = sampling.proof(opened.descriptor_table.read_rows(some), some, pairs)
         try:
             found = taken or sampling.codebooks(rows)
         except InputError:

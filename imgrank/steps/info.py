@@ -13,6 +13,8 @@ from imgrank.bundle import file, layout
 from imgrank.bundle.journal import journal_path
 from imgrank.bundle.table import ColumnView
 from imgrank.records import STATUS_NAMES
+from imgrank.steps.features import kept_settings
+from imgrank.tokens.recipe import recipe_text
 
 
 def describe(bundle: Path) -> dict[str, Any]:
@@ -56,6 +58,9 @@ def describe(bundle: Path) -> dict[str, Any]:
                     "tokens": tokens,
                     "tokens_per_image": round(tokens / ok, 1) if ok else 0.0,
                     "images_not_cached": len(images) - len(table),
+                    "codebook_bytes": 0 if table.codebooks is None else table.codebooks.size,
+                    "proof_bytes": 0 if table.proof is None else table.proof.size,
+                    "recipe": recipe_text(kept_settings(table.provenance)) if table.kind == "mllm" else "",
                 }
             )
         for group in groups:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from imgrank.errors import InputError
-from imgrank.tokens.scalar import Float16Codec, Int8Codec
+from imgrank.tokens.scalar import BFloat16Codec, Float16Codec, Int8Codec
 
 CODECS = [Float16Codec(), Int8Codec()]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -102,3 +102,27 @@ def test_refuses_numbers_that_are_not_finite(codec, bad):
 def test_refuses_another_number_of_axes(codec):
     with pytest.raises(InputError, match="levels"):
         codec.encode(np.zeros((2, 3), dtype=np.float32))
+
+
+def test_bfloat16_is_that_of_torch():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**32, 40_000, dtype=np.uint32).view(np.float32)
+    bits = bits[np.isfinite(bits) & (np.abs(bits) < 3.3e38)]
+    halves = (rng.integers(0, 2**16, 5000, dtype=np.uint32) << 16 | 0x8000).view(np.float32)  # between two numbers
+    numbers = np.concatenate([bits, halves[np.isfinite(halves) & (np.abs(halves) < 3.3e38)], [0.0, -0.0, 1.0]])
+    vectors = numbers.astype(np.float32).reshape(-1, 1, 1)
+    codec = BFloat16Codec()
+    columns = codec.encode(vectors)
+    expected = torch.from_numpy(vectors).bfloat16().float().numpy()
+    np.testing.assert_array_equal(codec.decode(columns), expected)
+    assert codec.columns(2, 7) == {"values": ("uint16", (2, 7))}
+
+
+def test_bfloat16_stays_finite():
+    largest = np.finfo(np.float32).max
+    found = BFloat16Codec().decode(BFloat16Codec().encode(np.array([[[largest, -largest]]], np.float32)))
+    assert np.isfinite(found).all()
+    assert found[0, 0, 0] == -found[0, 0, 1] > 3.38e38
+    with pytest.raises(InputError, match="finite"):
+        BFloat16Codec().encode(np.array([[[np.inf]]], np.float32))
