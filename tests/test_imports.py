@@ -21,6 +21,7 @@ SHARED = {
     "hub_cache",
     "prefetch",
     "pretrained",
+    "sizes",
 }
 SIBLINGS = {"images", "encode", "bundle", "index", "mllm", "tokens", "local"}
 ALLOWED = {  # folder -> folders it may import beside itself and the shared modules

@@ -327,8 +327,8 @@ def batch_size(text: str) -> int | None:
 
 def token_request(chosen: dict[str, Any]) -> TokenRequest | None:
     """Take the wishes of `token_options` out of a command's options; None where there are none."""
+    from imgrank.sizes import parse_bytes
     from imgrank.steps.token_request import TokenRequest
-    from imgrank.tokens.budget import parse_bytes
 
     size = chosen.pop("bytes_per_image", None)
     request = TokenRequest(

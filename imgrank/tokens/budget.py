@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,6 @@ IMAGE_BYTES = 21  # of a photo, beside its tokens: offset, grid, tiles, status, 
 _POSITION_BYTES = 6
 _FEWEST = 16  # tokens below which a coarser quantizer is the better way to save
 _NUMBERS_A_BYTE = (8, 16, 32)  # of product quantizers, the finest first; 8 is that of arXiv:2604.13268
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
 
 
 def token_bytes(settings: TokenSettings, levels: int, hidden: int) -> int:
@@ -63,18 +61,6 @@ def fit_budget(budget: int, levels: int, hidden: int, full: int, default: TokenS
             return replace(settings, reduce="" if kept >= full else f"divprune:{kept}")
     least = IMAGE_BYTES + min(full, _FEWEST) * token_bytes(coarser[-1], levels, hidden)
     raise SettingsError(f"{budget} bytes for a photo are too few for this model; give at least {least}")
-
-
-def parse_bytes(text: str, *, option: str = "--bytes-per-image") -> int:
-    """Return the bytes that "32KiB", "1.5 MB" or "4096" stand for.
-
-    Raises:
-        SettingsError: not such a text, or less than one.
-    """
-    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) *([a-z]*)", text.strip().lower())
-    if found is None or found[2] not in _UNITS or float(found[1]) * _UNITS[found[2]] < 1:
-        raise SettingsError(f"{option} {text!r}: give bytes, such as 4096, 32KiB or 1.5MB")
-    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def _subvectors(hidden: int) -> list[int]:

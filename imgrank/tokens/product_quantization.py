@@ -146,7 +146,10 @@ def check_subvectors(subvectors: int, hidden: int) -> None:
     if hidden % subvectors == 0:
         return
     known = [number for number in range(1, hidden + 1) if hidden % number == 0]
-    nearest = [max((n for n in known if n < subvectors), default=1), min((n for n in known if n > subvectors), default=1)]
+    nearest = [
+        max((n for n in known if n < subvectors), default=1),
+        min((n for n in known if n > subvectors), default=1),
+    ]
     choice = " or ".join(str(number) for number in sorted(set(nearest) - {1}) or [1])
     raise SettingsError(f"{subvectors} sub-vectors do not divide tokens of {hidden} numbers; take {choice}")
 
@@ -201,9 +204,7 @@ def train_codebooks(
                 book = kmeans.NearestCentroids(stages[-1])
                 rest = rest - book.vectors(book.codes(rest))
         centroids.append(torch.stack(stages))
-    return Codebooks(
-        torch.stack(centroids).cpu().numpy(), torch.stack(rotations).cpu().numpy() if rotations else None
-    )
+    return Codebooks(torch.stack(centroids).cpu().numpy(), torch.stack(rotations).cpu().numpy() if rotations else None)
 
 
 def _place(i: int, n: int, kind: str = "level") -> str:

@@ -14,9 +14,7 @@ from torch import Tensor
 from imgrank.tokens import kmeans
 
 
-def learn_rotation(
-    vectors: Tensor, subvectors: int, *, seed: int = 0, iterations: int = 8, steps: int = 4
-) -> Tensor:
+def learn_rotation(vectors: Tensor, subvectors: int, *, seed: int = 0, iterations: int = 8, steps: int = 4) -> Tensor:
     """Return the (hidden, hidden) float32 orthonormal matrix to multiply vectors with before they are cut.
 
     An iteration costs two products of n x hidden with hidden x hidden numbers, a singular value decomposition of

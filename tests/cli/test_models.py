@@ -232,10 +232,10 @@ def test_a_terminal_gets_tables_that_fit(columns: int, tmp_path: Path) -> None:
     ]
     if columns >= 80:  # else the name takes two lines
         (row,) = (line for line in lines if line.startswith("Qwen/Qwen3-VL-8B-Instruct "))
-        assert row.split() == ["Qwen/Qwen3-VL-8B-Instruct", "17.5", "32", "234", "3072", "Apache-2.0"]
+        assert row.split() == ["Qwen/Qwen3-VL-8B-Instruct", "17.5", "32", "234", "3073", "Apache-2.0"]
     encoder, model = (line for line in lines if line.startswith("builtin "))
     assert encoder.split() == ["builtin", "0.0", "any", "1024", "Apache-2.0", "yes"]
-    assert model.split() == ["builtin", "0.0", "any", "512", "64", "Apache-2.0", "yes"]
+    assert model.split() == ["builtin", "0.0", "any", "512", "65", "Apache-2.0", "yes"]
     assert "…" not in shown  # nothing is cut off
 
 
@@ -251,6 +251,6 @@ def test_models_of_ones_own_in_a_terminal(tmp_path: Path) -> None:
     assert "\x1b" not in shown  # neither ours nor those of a name
     assert all(len(line.rstrip()) <= 80 for line in shown.splitlines())
     text = " ".join(shown.split())
-    assert "token: 32 px a side, 4 vectors of 100 numbers; 800 B in float16, 416 B in int8" in text
-    assert "4:3 photo: 234 tokens, 96 after pruning; 75.0 KiB in float16, 39.0 KiB in int8" in text
+    assert "token: 32 px a side, 4 vectors of 100 numbers; 806 B in float16, 422 B in int8" in text
+    assert "4:3 photo: 234 tokens, 96 after pruning; 75.6 KiB in float16, 39.6 KiB in int8" in text
     assert "use: --encoder" in text

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from imgrank.config import TokenSettings
 from imgrank.errors import SettingsError
-from imgrank.tokens.budget import IMAGE_BYTES, codebook_bytes, fit_budget, parse_bytes, token_bytes
+from imgrank.sizes import parse_bytes
+from imgrank.tokens.budget import IMAGE_BYTES, codebook_bytes, fit_budget, token_bytes
 from imgrank.tokens.recipe import tokens_left
 
 
