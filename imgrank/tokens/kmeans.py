@@ -2,28 +2,39 @@
 
 A vector of m * width numbers is m sub-vectors of `width` numbers, and each of the m has 256 centroids of its own. This
 module knows neither what the vectors are nor where centroids are kept.
+
+The nearest centroid c of x is the one with the largest x . c - |c|^2 / 2, the product of (c, -|c|^2 / 2) with (x, 1).
+So all there is to do are small products and the place of the largest of 256 numbers. What is subtracted from x and c
+alike, the middle of them, changes no distance and leaves float32 more bits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 CENTROIDS = 256  # a code is one byte
 
-# Vectors and scores worked on at once: on a CPU what its caches hold, on a GPU what keeps it busy.
-_CPU_ROWS, _CPU_SCORES = 256, 2**20
-_GPU_ROWS, _GPU_SCORES = 4096, 2**26
+# OpenBLAS splits larger products among threads of its own, which wait for each other; ours do not.
+_PRODUCT = 2**18
+_CPU_SCORES = 3 * 2**18  # of a thread: what its share of the cache holds
+_GPU_ROWS, _GPU_SCORES = 4096, 2**26  # what keeps a GPU busy
+
+_Piece = TypeVar("_Piece")
 
 
 class NearestCentroids:
     """Finds the nearest of 256 centroids for every sub-vector, and turns the answers back into vectors.
 
-    The nearest centroid c of x is the one of the largest x . c - |c|^2 / 2; of equally near ones it is the lowest. What
-    is computed in float32 are products with the mean of the centroids taken off both sides, so that sub-vectors far
-    from the origin lose no bits.
+    Of equally near centroids it is the lowest; "equal" is meant in float32. What comes out does not depend on how many
+    threads there are.
 
     Args:
         centroids: (m, 256, width) float32; it also chooses the device.
@@ -31,28 +42,22 @@ class NearestCentroids:
 
     def __init__(self, centroids: Tensor) -> None:
         self._table = centroids.reshape(-1, centroids.shape[2])
-        self._means = centroids.mean(dim=1, keepdim=True)  # (m, 1, width)
-        self._weights = _weights(centroids - self._means)
+        self._middles = centroids.mean(dim=1, keepdim=True)  # (m, 1, width)
+        self._weights = _weights(centroids - self._middles)
 
     def codes(self, vectors: Tensor) -> Tensor:
         """Return the (n, m) uint8 numbers of the centroids nearest to (n, m * width) float32 vectors."""
-        weights, n = self._weights, len(vectors)
-        m, width = len(weights), self._table.shape[1]
-        rows, scores = _portion(vectors, n)
-        block = max(1, len(scores) // (CENTROIDS * rows))  # sub-vectors at once
-        turned = vectors.new_empty(m, rows, width)
-        points = vectors.new_ones(m, width + 1, rows)
+        n, m, width = len(vectors), len(self._weights), self._table.shape[1]
+        parts = vectors.view(n, m, width)
         codes = torch.empty(n, m, dtype=torch.uint8, device=vectors.device)
-        for start in range(0, n, rows):
-            some = vectors[start : start + rows]
-            count = len(some)
-            # In two steps, which take half as long as a subtraction that turns the axes.
-            torch.sub(some.view(count, m, width).transpose(0, 1), self._means, out=turned[:, :count])
-            points[:, :width, :count] = turned[:, :count].transpose(1, 2)
-            for first in range(0, m, block):
-                part = slice(first, first + block)
-                _, found = _nearest(weights[part], points[part, :, :count], scores)
-                codes[start : start + count, part] = found.T
+        rows, block = _tile(width, n, m, vectors.device)
+
+        def find(piece: tuple[slice, slice], room: Tensor) -> None:
+            some, part = piece
+            points = _points(parts[some, part], self._middles[part])
+            codes[some, part] = _nearest(self._weights[part], points, room)[1].T
+
+        _each(find, itertools.product(_slices(n, rows), _slices(m, block)), vectors.device)
         return codes
 
     def vectors(self, codes: Tensor) -> Tensor:
@@ -62,109 +67,152 @@ class NearestCentroids:
         return self._table.index_select(0, (codes + starts).view(-1)).view(n, -1)
 
 
-def train(
-    vectors: Tensor, m: int, *, seed: int, iterations: int, start: Tensor | None = None,
-    note: Callable[[int], None] = lambda done: None,
-) -> Tensor:  # fmt: skip
+def train(vectors: Tensor, m: int, *, seed: int, iterations: int, start: Tensor | None = None) -> Tensor:
     """Return the centroids that Lloyd's k-means finds, the same ones for the same seed and device.
 
-    A centroid that nothing is nearest to moves to one of the sub-vectors that are farthest from theirs.
+    It starts from 256 of the vectors. A centroid that nothing is nearest to moves to one of the sub-vectors that are
+    farthest from theirs.
 
     Args:
-        vectors: (n, m * width) float32, n at least 256; rows may be strided.
+        vectors: (n, m * width) float32, n at least 256; rows may lie apart.
         m: sub-vectors of a vector.
-        seed: chooses the 256 vectors that k-means starts from.
-        iterations: at most; sub-vectors whose answers no longer change end sooner.
+        seed: chooses the vectors to start from.
+        iterations: how often sub-vectors find their nearest centroids, and these move to their middle.
         start: (m, 256, width) centroids to start from in place of the seed's.
-        note: called with the number of sub-vectors done.
 
     Returns:
         (m, 256, width) float32.
+
+    Source:
+        Lloyd 1982, doi:10.1109/TIT.1982.1056489.
     """
     n, width = len(vectors), vectors.shape[1] // m
+    parts = vectors.unflatten(1, (m, width))
     if start is None:
         chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:CENTROIDS]
-        start = vectors[chosen.to(vectors.device)].view(CENTROIDS, m, width).transpose(0, 1)
-    centroids = vectors.new_empty(m, CENTROIDS, width)
-    rows, scores = _portion(vectors, n)
-    block = max(1, len(scores) // (CENTROIDS * rows))
-    for first in range(0, m, block):
-        part = slice(first, first + block)
-        some = vectors[:, first * width : (first + block) * width].unflatten(1, (-1, width))  # (n, block, width)
-        means = some.mean(dim=0)[:, None]  # (block, 1, width)
-        points = vectors.new_ones(len(means), width + 1, n)
-        points[:, :width] = some.permute(1, 2, 0) - means.transpose(1, 2)
-        centroids[part] = _lloyd(points, start[part] - means, iterations, rows, scores) + means
-        note(min(first + block, m))
+        start = parts[chosen.to(vectors.device)].transpose(0, 1)
+    first, centroids = start, vectors.new_empty(m, CENTROIDS, width)
+    rows, block = _tile(width, n, m, vectors.device)
+
+    def improve(part: slice, room: Tensor) -> None:
+        middles = parts[:, part].mean(dim=0)[:, None]
+        points = torch.cat([_points(parts[some, part], middles) for some in _slices(n, rows)], dim=2)
+        centroids[part] = _lloyd(points, first[part] - middles, iterations, rows, room) + middles
+
+    _each(improve, _slices(m, block), vectors.device)
     return centroids
 
 
-def _lloyd(points: Tensor, centroids: Tensor, iterations: int, rows: int, scores: Tensor) -> Tensor:
-    """Return (m, 256, width) centroids of (m, width + 1, n) points, whose last row is 1."""
+def _lloyd(points: Tensor, centroids: Tensor, iterations: int, rows: int, room: Tensor) -> Tensor:
+    """Return (m, 256, width) centroids of (m, width + 1, n) points, whose last row is 1, taken so many at a time."""
     m, width, n = len(points), centroids.shape[2], points.shape[2]
-    best = points.new_empty(m, n)
-    codes = torch.full((m, n), -1, device=points.device)
+    largest = points.new_empty(m, n)
+    codes = torch.empty(m, n, dtype=torch.int64, device=points.device)
     for _ in range(iterations):
-        before = codes.clone()
         weights = _weights(centroids)
-        for start in range(0, n, rows):
-            part = slice(start, start + rows)
-            best[:, part], codes[:, part] = _nearest(weights, points[:, :, part], scores)
-        if torch.equal(codes, before):
-            break
-        sums = _sums(points, codes, scores)  # (m, width + 1, 256); its last row counts
-        counts = sums[:, width:]
-        means = (sums[:, :width] / counts.clamp(min=1)).transpose(1, 2)
-        empty = counts[:, 0] == 0
-        centroids = torch.where(empty[:, :, None], centroids, means)
+        for some in _slices(n, rows):
+            largest[:, some], codes[:, some] = _nearest(weights, points[:, :, some], room)
+        sums = _sums(points, codes, room)
+        counts = sums[:, width:]  # of the row that is 1
+        empty = counts[:, 0] == 0  # (m, 256)
+        middles = (sums[:, :width] / counts.clamp(min=1)).transpose(1, 2)
+        centroids = torch.where(empty[:, :, None], centroids, middles)
         for i in empty.any(dim=1).nonzero()[:, 0].tolist():
-            distances = points[i, :width].square().sum(dim=0) - 2 * best[i]
-            homeless = empty[i].nonzero()[:, 0]
-            farthest = distances.topk(min(len(homeless), n)).indices
-            centroids[i, homeless] = points[i, :width, farthest].T
+            distances = points[i, :width].square().sum(dim=0) - 2 * largest[i]
+            idle = empty[i].nonzero()[:, 0]
+            centroids[i, idle] = points[i, :width, distances.topk(len(idle)).indices].T
     return centroids
 
 
-def _portion(like: Tensor, n: int) -> tuple[int, Tensor]:
-    """Return how many of n vectors to take at once, and room for the scores."""
-    rows, scores = (_CPU_ROWS, _CPU_SCORES) if like.device.type == "cpu" else (_GPU_ROWS, _GPU_SCORES)
-    return max(1, min(n, rows)), like.new_empty(scores)
+def _tile(width: int, n: int, m: int, device: torch.device) -> tuple[int, int]:
+    """Return how many vectors, and how many of their sub-vectors, a thread takes at a time."""
+    if device.type != "cpu":
+        rows = max(1, min(n, _GPU_ROWS))
+        return rows, max(1, _GPU_SCORES // (CENTROIDS * rows))
+    rows = max(16, _PRODUCT // (CENTROIDS * (width + 1)) // 16 * 16)
+    block = _CPU_SCORES // (CENTROIDS * rows)
+    return rows, max(1, min(block, -(-m // torch.get_num_threads())))
+
+
+def _slices(n: int, size: int) -> list[slice]:
+    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
+
+
+def _each(work: Callable[[_Piece, Tensor], None], pieces: Iterable[_Piece], device: torch.device) -> None:
+    """Do all pieces of work, on a CPU with as many threads as torch would take; each gets room for its scores.
+
+    Threads that take the next piece when they are ready lose little where something else runs beside them. Those of
+    torch share each operation and wait for the last of them, every time.
+    """
+    waiting = deque(pieces)
+
+    def do() -> None:
+        room = torch.empty(_CPU_SCORES if device.type == "cpu" else _GPU_SCORES, device=device)
+        for piece in _taken(waiting):
+            work(piece, room)
+
+    threads = min(torch.get_num_threads(), len(waiting)) if device.type == "cpu" else 1
+    if threads <= 1:
+        do()
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(do) for _ in range(threads)]:
+            done.result()
+
+
+def _taken(waiting: deque[_Piece]) -> Iterator[_Piece]:
+    while True:
+        try:
+            piece = waiting.popleft()
+        except IndexError:
+            return
+        yield piece
 
 
 def _weights(centroids: Tensor) -> Tensor:
-    """Return (m, 256, width + 1) float32: c and -|c|^2 / 2, the product of which with (x, 1) is largest where c is near."""
+    """Return (m, 256, width + 1) float32: c and -|c|^2 / 2."""
     return torch.cat([centroids, centroids.square().sum(dim=2, keepdim=True) / -2], dim=2)
 
 
+def _points(parts: Tensor, middles: Tensor) -> Tensor:
+    """Return (m, width + 1, n) float32: x and 1, of (n, m, width) sub-vectors less their (m, 1, width) middles."""
+    n, m, width = parts.shape
+    points = parts.new_ones(m, width + 1, n)
+    # First the difference, and then the axes turn: whole rows are read from afar, and single numbers from near.
+    points[:, :width] = (parts - middles.transpose(0, 1)).permute(1, 2, 0)
+    return points
+
+
 def _nearest(weights: Tensor, points: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest products, (m, n) float32, and which of the 256 they are of, (m, n) int64.
+    """Return the largest products, (m, n) float32, and of which of the 256 they are, (m, n) int64.
 
     Args:
         weights: (m, 256, width + 1).
         points: (m, width + 1, n).
         room: at least m * 256 * n float32, overwritten.
     """
+    return _nearest_here(weights, points, room) if room.device.type == "cpu" else _nearest_plain(weights, points, room)
+
+
+def _nearest_plain(weights: Tensor, points: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
     m, n = len(points), points.shape[2]
-    scores = room[: m * CENTROIDS * n].view(m, CENTROIDS, n)
-    torch.bmm(weights, points, out=scores)
-    return _pooled(scores) if scores.device.type == "cpu" else _reduced(scores)
-
-
-def _reduced(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest of (m, 256, n) scores along the second axis, and the lowest place of it."""
+    scores = torch.bmm(weights, points, out=room[: m * CENTROIDS * n].view(m, CENTROIDS, n))
     largest, places = scores.max(dim=1)
     return largest, places
 
 
-def _pooled(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Do as `_reduced`, ten times as fast on a CPU.
+def _nearest_here(weights: Tensor, points: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """Do the same on a CPU in the thread that calls, several times as fast.
 
-    Max pooling keeps the place of the largest number with vector instructions where the axis after the pooled one is
-    contiguous, "channels last"; torch's own max along an axis takes one number after the other.
+    numpy's products are OpenBLAS's, which has kernels for small ones. Max pooling keeps the place of the largest number
+    with vector instructions, where the numbers to choose from lie one row apart ("channels last"); torch's own max
+    along an axis takes one after the other. One image is never split among threads.
     """
-    m, _, n = scores.shape
-    images = scores.view(m, CENTROIDS, 1, n).permute(0, 3, 1, 2)  # n channels, 256 high, 1 wide
-    largest, places = torch.nn.functional.max_pool2d_with_indices(images, (CENTROIDS, 1))
+    m, n = len(points), points.shape[2]
+    scores = room[: CENTROIDS * m * n].view(CENTROIDS, m, n)
+    np.matmul(weights.numpy(), points.numpy(), out=scores.numpy().transpose(1, 0, 2))
+    image = scores.view(1, CENTROIDS, 1, m * n).permute(0, 3, 1, 2)  # m * n channels, 256 high, 1 wide
+    largest, places = torch.nn.functional.max_pool2d_with_indices(image, (CENTROIDS, 1))
     return largest.view(m, n), places.view(m, n)
 
 
@@ -175,11 +223,15 @@ def _sums(points: Tensor, codes: Tensor, room: Tensor) -> Tensor:
     if points.device.type == "cpu":
         return sums.scatter_add_(2, codes[:, None].expand(m, width, n), points)
     # On a GPU scatter_add_ adds in another order each time; a product does not.
-    rows = len(room) // (m * CENTROIDS)
+    return _sums_plain(points, codes, room)
+
+
+def _sums_plain(points: Tensor, codes: Tensor, room: Tensor) -> Tensor:
+    m, width, n = points.shape
+    sums = points.new_zeros(m, width, CENTROIDS)
     numbers = torch.arange(CENTROIDS, device=points.device)
-    for start in range(0, n, rows):
-        part = slice(start, start + rows)
-        members = room[: m * CENTROIDS * codes[:, part].shape[1]].view(m, -1, CENTROIDS)
-        members.copy_(codes[:, part, None] == numbers)
-        sums.baddbmm_(points[:, :, part], members)
+    for some in _slices(n, max(1, len(room) // (m * CENTROIDS))):
+        members = room[: codes[:, some].numel() * CENTROIDS].view(m, -1, CENTROIDS)
+        members.copy_(codes[:, some, None] == numbers)
+        sums.baddbmm_(points[:, :, some], members)
     return sums
