@@ -128,7 +128,7 @@ class _Reader:
 
     def _length(self, size: int) -> int:
         """Return the length of a vector, if the file is long enough for it."""
-        (length,) = self._numbers("<q")
+        length: int = self._numbers("<q")[0]
         if not 0 <= length * size <= self._left:
             raise self._damage(f"{length} numbers cannot follow")
         return length

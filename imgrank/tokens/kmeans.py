@@ -11,14 +11,20 @@ alike, the middle of them, changes no distance and leaves float32 more bits for 
 from __future__ import annotations
 
 import itertools
+import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from imgrank.arrays import Floats
 
 CENTROIDS = 256  # a code is one byte
 
@@ -42,7 +48,7 @@ class NearestCentroids:
 
     def __init__(self, centroids: Tensor) -> None:
         self._table = centroids.reshape(-1, centroids.shape[2])
-        self._middles = centroids.mean(dim=1, keepdim=True)  # (m, 1, width)
+        self._middles = _middles(centroids)
         self._weights = _weights(centroids - self._middles)
 
     def codes(self, vectors: Tensor) -> Tensor:
@@ -50,7 +56,8 @@ class NearestCentroids:
         n, m, width = len(vectors), len(self._weights), self._table.shape[1]
         parts = vectors.view(n, m, width)
         codes = torch.empty(n, m, dtype=torch.uint8, device=vectors.device)
-        rows, block = _tile(width, n, m, vectors.device)
+        rows = _rows(width, vectors.device)
+        block = _block(m, rows, vectors.device, -(-n // rows))
 
         def find(piece: tuple[slice, slice], room: Tensor) -> None:
             some, part = piece
@@ -70,8 +77,8 @@ class NearestCentroids:
 def train(vectors: Tensor, m: int, *, seed: int, iterations: int, start: Tensor | None = None) -> Tensor:
     """Return the centroids that Lloyd's k-means finds, the same ones for the same seed and device.
 
-    It starts from 256 of the vectors. A centroid that nothing is nearest to moves to one of the sub-vectors that are
-    farthest from theirs.
+    It starts from 256 of the vectors. A centroid that nothing is nearest to moves to the farthest sub-vector of those
+    that one of the most lossy centroids has.
 
     Args:
         vectors: (n, m * width) float32, n at least 256; rows may lie apart.
@@ -87,17 +94,19 @@ def train(vectors: Tensor, m: int, *, seed: int, iterations: int, start: Tensor 
         Lloyd 1982, doi:10.1109/TIT.1982.1056489.
     """
     n, width = len(vectors), vectors.shape[1] // m
-    parts = vectors.unflatten(1, (m, width))
+    parts = vectors.view(n, m, width)
     if start is None:
         chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:CENTROIDS]
         start = parts[chosen.to(vectors.device)].transpose(0, 1)
-    first, centroids = start, vectors.new_empty(m, CENTROIDS, width)
-    rows, block = _tile(width, n, m, vectors.device)
+    start, middles, centroids = start - _middles(start), _middles(start), vectors.new_empty(m, CENTROIDS, width)
+    rows = _rows(width, vectors.device)
+    block = _block(m, rows, vectors.device)
 
     def improve(part: slice, room: Tensor) -> None:
-        middles = parts[:, part].mean(dim=0)[:, None]
-        points = torch.cat([_points(parts[some, part], middles) for some in _slices(n, rows)], dim=2)
-        centroids[part] = _lloyd(points, first[part] - middles, iterations, rows, room) + middles
+        points = parts.new_empty(len(middles[part]), width + 1, n)
+        for some in _slices(n, rows):
+            points[:, :, some] = _points(parts[some, part], middles[part])
+        centroids[part] = _lloyd(points, start[part], iterations, rows, room) + middles[part]
 
     _each(improve, _slices(m, block), vectors.device)
     return centroids
@@ -120,18 +129,28 @@ def _lloyd(points: Tensor, centroids: Tensor, iterations: int, rows: int, room: 
         for i in empty.any(dim=1).nonzero()[:, 0].tolist():
             distances = points[i, :width].square().sum(dim=0) - 2 * largest[i]
             idle = empty[i].nonzero()[:, 0]
-            centroids[i, idle] = points[i, :width, distances.topk(len(idle)).indices].T
+            chosen = _worst(codes[i].cpu().numpy(), distances.cpu().numpy(), len(idle))
+            centroids[i, idle] = points[i, :width, chosen].T
     return centroids
 
 
-def _tile(width: int, n: int, m: int, device: torch.device) -> tuple[int, int]:
-    """Return how many vectors, and how many of their sub-vectors, a thread takes at a time."""
+def _worst(codes: npt.NDArray[np.int64], distances: Floats, count: int) -> list[int]:
+    """Return the farthest of the (n,) points in each of the clusters that lose most."""
+    losses = np.bincount(codes, distances, CENTROIDS)
+    clusters = np.argsort(-losses, kind="stable")[:count]
+    return [int(np.where(codes == cluster, distances, -np.inf).argmax()) for cluster in clusters]
+
+
+def _rows(width: int, device: torch.device) -> int:
+    """Return how many vectors to take at a time."""
+    return max(16, _PRODUCT // (CENTROIDS * (width + 1)) // 16 * 16) if device.type == "cpu" else _GPU_ROWS
+
+
+def _block(m: int, rows: int, device: torch.device, pieces: int = 1) -> int:
+    """Return how many sub-vectors of those vectors to take at a time, so that all threads have some of the pieces."""
     if device.type != "cpu":
-        rows = max(1, min(n, _GPU_ROWS))
-        return rows, max(1, _GPU_SCORES // (CENTROIDS * rows))
-    rows = max(16, _PRODUCT // (CENTROIDS * (width + 1)) // 16 * 16)
-    block = _CPU_SCORES // (CENTROIDS * rows)
-    return rows, max(1, min(block, -(-m // torch.get_num_threads())))
+        return max(1, _GPU_SCORES // (CENTROIDS * rows))
+    return max(1, min(_CPU_SCORES // (CENTROIDS * rows), -(-m * pieces // torch.get_num_threads())))
 
 
 def _slices(n: int, size: int) -> list[slice]:
@@ -144,29 +163,53 @@ def _each(work: Callable[[_Piece, Tensor], None], pieces: Iterable[_Piece], devi
     Threads that take the next piece when they are ready lose little where something else runs beside them. Those of
     torch share each operation and wait for the last of them, every time.
     """
+    if device.type != "cpu":
+        room = torch.empty(_GPU_SCORES, device=device)
+        for piece in pieces:
+            work(piece, room)
+        return
     waiting = deque(pieces)
 
     def do() -> None:
-        room = torch.empty(_CPU_SCORES if device.type == "cpu" else _GPU_SCORES, device=device)
-        for piece in _taken(waiting):
+        room = _own_room()
+        while (piece := _taken(waiting)) is not None:
             work(piece, room)
 
-    threads = min(torch.get_num_threads(), len(waiting)) if device.type == "cpu" else 1
+    threads = min(torch.get_num_threads(), len(waiting))
     if threads <= 1:
         do()
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(do) for _ in range(threads)]:
-            done.result()
+    pool = _pool(os.getpid(), torch.get_num_threads())
+    for done in [pool.submit(do) for _ in range(threads)]:
+        done.result()
 
 
-def _taken(waiting: deque[_Piece]) -> Iterator[_Piece]:
-    while True:
-        try:
-            piece = waiting.popleft()
-        except IndexError:
-            return
-        yield piece
+def _taken(waiting: deque[_Piece]) -> _Piece | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Return threads that stay: to start them takes as long as to code a photo. A forked process has its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="imgrank-kmeans")
+
+
+_thread = threading.local()
+
+
+def _own_room() -> Tensor:
+    if not hasattr(_thread, "room"):
+        _thread.room = torch.empty(_CPU_SCORES)
+    room: Tensor = _thread.room
+    return room
+
+
+def _middles(centroids: Tensor) -> Tensor:
+    """Return the (m, 1, width) medians of (m, 256, width): unlike means, the same bits with any number of threads."""
+    return centroids.median(dim=1, keepdim=True).values
 
 
 def _weights(centroids: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Product quantization: a token is cut into sub-vectors, and each is stored as the number of the nearest of 256 centroids.
+"""Product quantization: a token is cut into sub-vectors, each of which is stored as the number of its nearest centroid.
 
 Only what is stored is coded. The query stays as the model made it, and is compared with decoded tokens: what the paper
 calls asymmetric.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from imgrank.tokens.kmeans import NearestCentroids
 
 _CENTROIDS = 256
-_DECODED, _ENCODED = 256, 8192  # tokens at once: the places in the table stay in a cache, what is on a GPU fits there
+_DECODED, _ENCODED = 256, 2048  # tokens at once: the places in the table stay in a cache, what is on a GPU fits there
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,22 @@ class Codebooks:
     @property
     def levels(self) -> int:
         """Vectors per token."""
-        return self.centroids.shape[0]
+        return int(self.centroids.shape[0])
 
     @property
     def stages(self) -> int:
         """1, or 2 where what the first stage leaves is coded too."""
-        return self.centroids.shape[1]
+        return int(self.centroids.shape[1])
 
     @property
     def subvectors(self) -> int:
         """Parts that a vector is cut into."""
-        return self.centroids.shape[2]
+        return int(self.centroids.shape[2])
 
     @property
     def hidden(self) -> int:
         """Numbers per vector."""
-        return self.centroids.shape[2] * self.centroids.shape[4]
+        return int(self.centroids.shape[2] * self.centroids.shape[4])
 
     @property
     def spec(self) -> CodebookSpec:
@@ -154,6 +154,13 @@ def check_subvectors(subvectors: int, hidden: int) -> None:
     raise SettingsError(f"{subvectors} sub-vectors do not divide tokens of {hidden} numbers; take {choice}")
 
 
+def _tensor(array: Floats, device: str) -> Tensor:
+    import torch
+
+    # torch warns of arrays that cannot be written to.
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device)
+
+
 def _silent(message: str) -> None:
     pass
 
@@ -191,7 +198,7 @@ def train_codebooks(
 
     rotations, centroids = [], []
     for level in range(levels):
-        rest = torch.from_numpy(vectors[:, level]).to(device)
+        rest = _tensor(vectors[:, level], device)
         if spec.rotated:
             note(f"rotation{_place(level, levels)}")
             rotations.append(learn_rotation(rest, spec.subvectors, seed=seed))
@@ -253,7 +260,7 @@ class ProductCodec:
 
         codes = np.empty((n, levels, self._codebooks.stages, self._codebooks.subvectors), dtype=np.uint8)
         for start in range(0, n, _ENCODED):
-            rest = torch.from_numpy(vectors[start : start + _ENCODED]).to(self._device)
+            rest = _tensor(vectors[start : start + _ENCODED], self._device)
             if self._rotation is not None:
                 rest = torch.matmul(rest.transpose(0, 1), self._rotation).transpose(0, 1)
             rest = rest.reshape(len(rest), -1)
@@ -262,7 +269,7 @@ class ProductCodec:
                 codes[start : start + _ENCODED, :, stage] = found.view(-1, levels, codes.shape[3]).cpu().numpy()
                 if stage + 1 < len(self._books):
                     rest = rest - book.vectors(found)
-        return {"codes": codes.reshape(n, levels, -1)}
+        return {"codes": codes.reshape(n, levels, codes.shape[2] * codes.shape[3])}
 
     def decode(self, columns: Columns) -> Floats:
         """Return (n, levels, hidden) float32.
@@ -285,36 +292,30 @@ class ProductCodec:
                     np.take(table, places, axis=0, out=into, mode="clip")
                 else:
                     into += np.take(table, places, axis=0, mode="clip")
-        vectors = vectors.reshape(len(codes), books.levels, books.hidden)
-        return vectors if self._rotation is None else self._turned_back(vectors)
+        whole = vectors.reshape(len(codes), books.levels, books.hidden)
+        return whole if books.rotation is None else self._turned_back(whole)
 
     def _turned_back(self, vectors: Floats) -> Floats:
         import torch
 
         assert self._rotation is not None  # by the caller
         for start in range(0, len(vectors), _ENCODED):
-            some = torch.from_numpy(vectors[start : start + _ENCODED]).to(self._device).transpose(0, 1)
+            some = _tensor(vectors[start : start + _ENCODED], self._device).transpose(0, 1)
             turned = torch.matmul(some, self._rotation.mT).transpose(0, 1)
             vectors[start : start + _ENCODED] = turned.cpu().numpy()
         return vectors
 
     @cached_property
     def _books(self) -> list[NearestCentroids]:
-        import torch
-
         from imgrank.tokens.kmeans import NearestCentroids
 
-        levels, stages, m, _, width = self._codebooks.centroids.shape
-        centroids = torch.from_numpy(self._codebooks.centroids).to(self._device)
-        return [NearestCentroids(centroids[:, i].reshape(levels * m, _CENTROIDS, width)) for i in range(stages)]
+        shape = (self._starts.size, _CENTROIDS, -1)
+        return [NearestCentroids(_tensor(table.reshape(shape), self._device)) for table in self._tables]
 
     @cached_property
     def _rotation(self) -> Tensor | None:
-        if self._codebooks.rotation is None:
-            return None
-        import torch
-
-        return torch.from_numpy(self._codebooks.rotation).to(self._device)
+        rotation = self._codebooks.rotation
+        return None if rotation is None else _tensor(rotation, self._device)
 
     def _check(self, levels: int, hidden: int) -> None:
         books = self._codebooks
