@@ -136,7 +136,7 @@ class Sampling:
                     break
         if not count:
             raise InputError("no photo of the bundle can be read, so there are no tokens to train codebooks on")
-        vectors = np.concatenate(parts)[:TRAINING_TOKENS]
+        vectors = np.concatenate(parts)[:TRAINING_TOKENS].astype(np.float32)
         self._reporter.note(f"training codebooks for {self._source.settings.store} on {len(vectors)} tokens")
         return train_codebooks(vectors, spec, device=self._source.model.device)
 

@@ -44,10 +44,10 @@ class Float16Codec:
 
 
 class BFloat16Codec:
-    """The upper half of a float32: 2 bytes a number, the range of float32, at most 2^-9 of a number's size lost.
+    """The upper half of a float32: 2 bytes a number, at most 2^-8 of a number's size lost (2^-134 near zero).
 
-    Numbers are rounded to the nearest that fits, a tie to the even one. What would round to infinity, from about
-    3.396e38, becomes the largest number that fits.
+    Numbers have the range of float32. They are rounded to the nearest that fits, a tie to the even one; what would
+    round to infinity, from about 3.396e38, becomes the largest that fits.
     """
 
     name = "bfloat16"

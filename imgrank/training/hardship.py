@@ -94,8 +94,7 @@ def replaced(
 
 
 def _within(places: Floats | Places, extent: tuple[float, float]) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = ((places[:, :2] >= 0) & (places[:, :2] <= extent)).all(axis=1)
-    return found
+    return np.asarray(((places[:, :2] >= 0) & (places[:, :2] <= extent)).all(axis=1), dtype=np.bool_)
 
 
 def _shown(places: Floats, plane: Places) -> Places:

@@ -3,7 +3,7 @@
     python tests/benchmarks/token_reads.py [--images 100000] [--candidates 1000] [--subvectors 448] [--folder DIR]
 
 Makes a bundle of synthetic product-quantized tokens, 64 of a photo, and reads those of scattered photos in two ways in
-turn: by `TokenTable.read`, 16 candidates at a time as a search does, with every checksum looked at; and by one
+turn: by `TokenTable.read`, 32 candidates at a time as a search does, with every checksum looked at; and by one
 `os.pread` for each stretch of bytes that belongs to a photo, in the order of the file. Cold: the pages of the file are
 dropped first (POSIX_FADV_DONTNEED after fsync). Medians of several rounds, each with candidates of its own.
 """
@@ -26,7 +26,7 @@ from imgrank.bundle.provenance import Provenance
 from imgrank.bundle.tokens import ImageTokens, TokenColumn, TokenTable, append_tokens, create_tokens
 from imgrank.records import ImageRecord
 
-TOKENS, BLOCK, TOGETHER = 64, 2_000, 16
+TOKENS, BLOCK, TOGETHER = 64, 2_000, 32
 CACHE = "synthetic"
 
 

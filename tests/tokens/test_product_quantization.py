@@ -320,6 +320,7 @@ def test_decoding_needs_no_torch():
 @pytest.mark.parametrize(("hidden", "subvectors"), [(16, 4), (24, 3)])
 def test_loses_what_faiss_loses(hidden, subvectors):
     faiss = pytest.importorskip("faiss")
+    faiss.omp_set_num_threads(1)  # on busy cores its threads wait for each other most of the time
     tokens, unseen = correlated(6000, 1, hidden), correlated(3000, 1, hidden, seed=1)
     theirs = faiss.IndexPQ(hidden, subvectors, 8)
     theirs.train(tokens[:, 0])
@@ -330,6 +331,7 @@ def test_loses_what_faiss_loses(hidden, subvectors):
 
 def test_codes_are_those_of_faiss():
     faiss = pytest.importorskip("faiss")
+    faiss.omp_set_num_threads(1)  # on busy cores its threads wait for each other most of the time
     codebooks = books(subvectors=6, width=8)
     theirs = faiss.ProductQuantizer(48, 6, 8)
     faiss.copy_array_to_vector(codebooks.centroids.ravel(), theirs.centroids)

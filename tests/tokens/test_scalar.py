@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -56,17 +55,11 @@ def test_bfloat16_is_never_infinite():
     np.testing.assert_array_equal(BFloat16Codec().decode(stored), [[[most, -most, most, most]]])
 
 
-@given(tokens=vectors(finite))
-def test_bfloat16_is_that_of_torch(tokens):
-    theirs = torch.from_numpy(tokens).to(torch.bfloat16).float().clamp(-3.3895313892515355e38, 3.3895313892515355e38)
-    np.testing.assert_array_equal(BFloat16Codec().decode(BFloat16Codec().encode(tokens)), theirs.numpy())
-
-
 @given(tokens=vectors(usual))
 def test_bfloat16_loses_at_most_half_a_step(tokens):
     back = BFloat16Codec().decode(BFloat16Codec().encode(tokens))
     wide = tokens.astype(np.float64)
-    assert (np.abs(back - wide) <= np.abs(wide) * 2.0**-9).all()
+    assert (np.abs(back - wide) <= np.abs(wide) * 2.0**-8).all()
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
