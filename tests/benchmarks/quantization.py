@@ -104,7 +104,6 @@ def compare(hidden: int, m: int, arguments: argparse.Namespace, with_opq: bool) 
             took = time.perf_counter() - start
             cells = [f"{faiss_error:.4f}", f"{error / faiss_error:.3f}", f"{took:.1f} s"]
         row(size, rotated.name, f"{error:.4f}", *cells[:2], f"{seconds:.1f} s", cells[2])
-    return codec
 
 
 def speeds(hidden: int, m: int, arguments: argparse.Namespace) -> None:
