@@ -51,27 +51,6 @@ def test_recipes_are_held_to_all_tokens(made):
     assert not list(made.glob("*.sample"))
 
 
-def test_a_search_with_the_same_tokens_has_the_same_logits(made, imgrank, tmp_path):
-    """What is measured is what a search then does."""
-    folder = tmp_path / "c"
-    shutil.copytree(made, folder)
-    recipe = f"{SIZE} | divprune:50% | int8"
-    (result,) = tuned(folder, [recipe], queries=20, top=19, lam=0.5)
-    (plain,) = tuned(folder, [f"{SIZE} | float16"], queries=20, top=19)
-    assert result.scores.pairs == 20 * 19
-    run = imgrank("cache-tokens", "db.h5", "--mllm", "mllm", "--recipe", recipe, "--proof-pairs", 0, cwd=folder)
-    assert run.returncode == 0, run.stderr
-    names = sorted(path.name for path in (folder / "photos").glob("*.jpg"))[:3]
-    found = {}
-    for name in names:
-        run = imgrank(
-            *("search", "db.h5", f"photos/{name}", "-k", 20, "--rerank", 20, "--score-cache", "none"), cwd=folder
-        )
-        found |= {(name, json.loads(line)["path"]): json.loads(line)["logit"] for line in run.stdout.splitlines()}
-    assert len(found) == 60
-    assert plain.scores.logit_change < result.scores.logit_change
-
-
 def test_judgements_give_map(made, tmp_path):
     names = sorted(path.name for path in (made / "photos").glob("*.jpg"))
     objects: dict[str, list[str]] = {}
@@ -87,10 +66,10 @@ def test_judgements_give_map(made, tmp_path):
     (tmp_path / "q.tsv").write_text("".join(lines))
     qrels = read_qrels(tmp_path / "q.tsv")
     # With lambda 1 the shortlist decides alone, so that every recipe has its mAP.
-    alone = tuned(made, RECIPES[:2], qrels, queries=50, top=19, lam=1.0)
+    alone = tuned(made, RECIPES[:2], qrels, queries=3, top=12, lam=1.0)
     assert len({result.mean_average_precision for result in alone}) == 1
     assert 0.5 < alone[0].mean_average_precision <= 1
-    mixed = tuned(made, RECIPES[:2], qrels, queries=50, top=19, lam=0.0)
+    mixed = tuned(made, RECIPES[:1], qrels, queries=3, top=12, lam=0.0)
     assert mixed[0].mean_average_precision < alone[0].mean_average_precision  # random weights
 
 
@@ -112,10 +91,10 @@ def test_a_cut_run_goes_on_and_computes_no_photo_twice(made, tmp_path, monkeypat
 
     monkeypatch.setattr(DecoderAdapter, "encode", encode)
     with pytest.raises(KeyboardInterrupt):
-        tuned(folder, RECIPES[:1], queries=20, top=19)
+        tuned(folder, RECIPES[:1], queries=2, top=19)
     seen.clear()
     seen += [0] * 100
-    tuned(folder, RECIPES[:1], queries=20, top=19)
+    tuned(folder, RECIPES[:1], queries=2, top=19)
     assert len(seen) - 100 == 20 - 8
 
 
