@@ -26,9 +26,10 @@ def lost(vectors, centroids):
 @pytest.fixture
 def _plain(monkeypatch):
     """What a GPU would do, on the CPU."""
-    monkeypatch.setattr(kmeans, "_nearest_here", kmeans._nearest_plain)
-    sums = kmeans._sums_plain
-    monkeypatch.setattr(kmeans, "_sums", lambda points, codes, room: sums(points, codes, room[: 300 * 256]))
+    # with so little room that there are several pieces
+    monkeypatch.setattr(kmeans, "_in_numpy", lambda device: False)
+    monkeypatch.setattr(kmeans, "_GPU_SCORES", 300 * 256)
+    monkeypatch.setattr(kmeans, "_GPU_ROWS", 100)
 
 
 def test_hand_worked_numbers_on_a_line():
@@ -81,14 +82,12 @@ def test_no_centroid_is_nearer_on_a_gpus_path(width):
 def test_both_ways_of_looking_take_the_lowest_of_equals(n, m, most, seed):
     # Whole numbers: products are exact, and most of them equal to others.
     numbers = np.random.default_rng(seed)
-    weights = torch.from_numpy(numbers.integers(-most, most + 1, (m, 256, 3)).astype(np.float32))
-    points = torch.from_numpy(numbers.integers(-2, 3, (m, 3, n)).astype(np.float32))
-    products = (weights.double() @ points.double()).numpy()
-    room = torch.empty(m * 256 * n)
-    for look in (kmeans._nearest_here, kmeans._nearest_plain):
-        largest, places = look(weights, points, room)
-        np.testing.assert_array_equal(places.numpy(), products.argmax(axis=1))  # numpy's is the first
-        np.testing.assert_array_equal(largest.numpy(), products.max(axis=1))
+    weights = numbers.integers(-most, most + 1, (m, 256, 3)).astype(np.float32)
+    points = numbers.integers(-2, 3, (m, 3, n)).astype(np.float32)
+    expected = np.matmul(weights, points).argmax(axis=1)  # numpy's is the first
+    np.testing.assert_array_equal(kmeans._nearest(weights, points, kmeans._Room()), expected)
+    found = kmeans._nearest(torch.from_numpy(weights), torch.from_numpy(points), torch.empty(m * n * 256))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_number_of_threads_changes_nothing():
@@ -165,11 +164,11 @@ def test_rows_may_lie_apart():
     assert torch.equal(apart, kmeans.train(wide[:, 1].contiguous(), 2, seed=0, iterations=3))
 
 
-@pytest.mark.parametrize("sums", [kmeans._sums, kmeans._sums_plain])
-def test_sums_hand_worked(sums):
+@pytest.mark.parametrize("room", [kmeans._Room(), torch.empty(2 * 256 * 3)], ids=["cpu", "gpu"])
+def test_sums_hand_worked(room):
     points = torch.tensor([[[1.0, 2.0, 4.0, 8.0]], [[1.0, 1.0, 1.0, 1.0]]])
     codes = torch.tensor([[0, 255, 0, 7], [3, 3, 3, 3]])
-    found = sums(points, codes, torch.empty(2 * 256 * 3))  # room for three of the four
+    found = kmeans._sums(points, codes, room)  # a GPU with room for three of the four
     expected = torch.zeros(2, 1, 256)
     expected[0, 0, 0], expected[0, 0, 255], expected[0, 0, 7], expected[1, 0, 3] = 5, 2, 8, 4
     assert torch.equal(found, expected)
