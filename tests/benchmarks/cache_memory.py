@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", default=list(RECIPES))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = save_tiny_mllm(Path(folder) / "mllm", "qwen3_vl", hidden=256, layers=2, tower=(64, 2))
+        model = save_tiny_mllm(Path(folder) / "mllm", "qwen3_vl", hidden=256, layers=4, tower=(64, 4))
         for count in options.photos:
             place = Path(folder) / f"photos-{count}"
             photos(place, count)
