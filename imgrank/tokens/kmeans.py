@@ -35,6 +35,7 @@ CENTROIDS = 256  # a code is one byte
 
 _GPU_ROWS, _GPU_SCORES = 4096, 2**26  # what keeps a GPU busy
 _CPU_SCORES = 3 * 2**18  # a thread's share of a cache
+_THREAD = 2**12  # sub-vectors that take half a millisecond; for less it is not worth to wake another thread
 # OpenBLAS splits larger products among threads of its own, which wait for each other as torch's do.
 _CPU_PRODUCT = 2**18
 
@@ -62,15 +63,15 @@ class NearestCentroids:
         n, m, width = len(vectors), len(self._weights), self._table.shape[1]
         codes = torch.empty(n, m, dtype=torch.uint8, device=vectors.device)
         parts, found = _native(vectors.view(n, m, width)), _native(codes)
-        rows = _rows(width, vectors.device)
+        rows, threads = _rows(width, vectors.device), _threads_for(n * m, vectors.device)
 
         def find(piece: tuple[slice, slice], room: _Array) -> None:
             some, part = piece
             points = _points(parts[some, part], self._middles[part], room)
             found[some, part] = _nearest(self._weights[part], points, room).T
 
-        blocks = _slices(m, _block(m, rows, -(-n // rows), vectors.device))
-        _each(find, itertools.product(_slices(n, rows), blocks), vectors.device)
+        blocks = _slices(m, _block(rows, -(-m * -(-n // rows) // threads), vectors.device))
+        _each(find, itertools.product(_slices(n, rows), blocks), threads, vectors.device)
         return codes
 
     def vectors(self, codes: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def train(vectors: Tensor, m: int, *, seed: int, iterations: int, start: Tensor 
         start = parts[chosen.to(vectors.device)].transpose(0, 1)
     middles = _middles(start)
     first, centroids = start - middles, vectors.new_empty(m, CENTROIDS, width)
-    rows = _rows(width, vectors.device)
+    rows, threads = _rows(width, vectors.device), _threads_for(n * m, vectors.device)
 
     def improve(part: slice, room: _Array) -> None:
         points = vectors.new_empty(len(middles[part]), width + 1, n)
@@ -114,7 +115,7 @@ def train(vectors: Tensor, m: int, *, seed: int, iterations: int, start: Tensor 
             _native(points)[:, :, some] = _points(_native(parts[some, part]), _native(middles[part]), room)
         centroids[part] = _lloyd(points, first[part], iterations, room) + middles[part]
 
-    _each(improve, _slices(m, _block(m, rows, 1, vectors.device)), vectors.device)
+    _each(improve, _slices(m, _block(rows, -(-m // threads), vectors.device)), threads, vectors.device)
     return centroids
 
 
@@ -130,8 +131,7 @@ def _lloyd(points: Tensor, centroids: Tensor, iterations: int, room: _Array) -> 
         sums = _sums(points, codes, room)  # (m, width + 1, 256)
         counts = sums[:, width:]  # of the row that is 1
         empty = counts[:, 0] == 0  # (m, 256)
-        means = (sums[:, :width] / counts.clamp(min=1)).transpose(1, 2)
-        before, centroids = centroids, torch.where(empty[:, :, None], centroids, means)
+        before, centroids = centroids, (sums[:, :width] / counts.clamp(min=1)).transpose(1, 2)
         for i in empty.any(dim=1).nonzero()[:, 0].tolist():
             distances = (points[i, :width].T - before[i, codes[i]]).square().sum(dim=1)
             idle = empty[i].nonzero()[:, 0]
@@ -148,7 +148,7 @@ def _worst(codes: npt.NDArray[np.int64], distances: Floats, count: int) -> list[
 
 
 def _middles(centroids: Tensor) -> Tensor:
-    """Return the (m, 1, width) medians of (m, 256, width): unlike means, the same bits with any number of threads."""
+    """Return (m, 1, width) numbers in the middle of most of (m, 256, width): medians, which one far out cannot move."""
     return centroids.median(dim=1, keepdim=True).values
 
 
@@ -236,19 +236,22 @@ def _rows(width: int, device: torch.device) -> int:
     return max(16, _CPU_PRODUCT // (CENTROIDS * (width + 1)) // 16 * 16) if _in_numpy(device) else _GPU_ROWS
 
 
-def _block(m: int, rows: int, times: int, device: torch.device) -> int:
-    """Return how many of m sub-vectors to take at a time, where there are so many times `rows` vectors."""
-    if not _in_numpy(device):
-        return max(1, _GPU_SCORES // (CENTROIDS * rows))
-    return max(1, min(_CPU_SCORES // (CENTROIDS * rows), -(-m * times // torch.get_num_threads())))
+def _block(rows: int, share: int, device: torch.device) -> int:
+    """Return how many sub-vectors of so many vectors to take at a time: at most a thread's share."""
+    fitting = (_CPU_SCORES if _in_numpy(device) else _GPU_SCORES) // (CENTROIDS * rows)
+    return max(1, min(fitting, share))
+
+
+def _threads_for(subvectors: int, device: torch.device) -> int:
+    return max(1, min(torch.get_num_threads(), subvectors // _THREAD)) if _in_numpy(device) else 1
 
 
 def _slices(n: int, size: int) -> list[slice]:
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
-def _each(work: Callable[[_Piece, _Array], None], pieces: Iterable[_Piece], device: torch.device) -> None:
-    """Do all pieces of work, on a CPU with as many threads as torch would take; `work` also gets room for scores."""
+def _each(work: Callable[[_Piece, _Array], None], pieces: Iterable[_Piece], threads: int, device: torch.device) -> None:
+    """Do all pieces of work, on a CPU in so many threads; `work` also gets room for scores."""
     if not _in_numpy(device):
         room = torch.empty(_GPU_SCORES, device=device)
         for piece in pieces:
@@ -264,16 +267,15 @@ def _each(work: Callable[[_Piece, _Array], None], pieces: Iterable[_Piece], devi
                 return
             work(piece, _own_room())
 
-    threads = torch.get_num_threads()
-    if min(threads, len(waiting)) <= 1:
+    if threads == 1:
         do()
         return
-    for done in [_threads(os.getpid(), threads).submit(do) for _ in range(min(threads, len(waiting)))]:
+    for done in [_pool(os.getpid(), torch.get_num_threads()).submit(do) for _ in range(threads)]:
         done.result()
 
 
 @cache
-def _threads(process: int, number: int) -> ThreadPoolExecutor:
+def _pool(process: int, number: int) -> ThreadPoolExecutor:
     """Return threads that stay: to start them takes as long as to code a photo. A forked process has its own."""
     return ThreadPoolExecutor(number, thread_name_prefix="imgrank-kmeans")
 

@@ -206,7 +206,7 @@ def train_codebooks(
         stages = []
         for stage in range(spec.stages):
             note(f"centroids{_place(level, levels)}{_place(stage, spec.stages, 'stage')}")
-            stages.append(kmeans.train(rest, spec.subvectors, seed=seed + stage, iterations=iterations))
+            stages.append(kmeans.train(rest, spec.subvectors, seed=seed, iterations=iterations))
             if stage + 1 < spec.stages:
                 book = kmeans.NearestCentroids(stages[-1])
                 rest = rest - book.vectors(book.codes(rest))

@@ -1,8 +1,8 @@
 """Optimized product quantization: a rotation after which the sub-vectors of a token lose least.
 
 Source: Ge et al. 2013, doi:10.1109/CVPR.2013.379: first their parametric solution, then a few turns of the
-non-parametric one. faiss starts from a random rotation and takes 50 turns; on descriptors and patches of photos that
-ends with 1.2 to 2 times the error of this start alone.
+non-parametric one. faiss takes 50 of those from a random rotation: on RootSIFT and on patches of photos they end with
+1.2 and 2.2 times the error of this start alone, on drawn clusters, of which principal axes tell little, with 0.9 times.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def balanced_rotation(vectors: Tensor, subvectors: int) -> Tensor:
         vectors: (n, hidden) float32 around the origin.
         subvectors: parts of equal length.
     """
-    variances, axes = torch.linalg.eigh(vectors.T @ vectors / len(vectors))  # rising
+    variances, axes = torch.linalg.eigh(_here(vectors.T @ vectors / len(vectors)))  # rising
     bits = _bits(variances.flip(0).tolist(), _BITS * subvectors)
     parts: list[list[int]] = [[] for _ in range(subvectors)]
     filled = [(0.0, part) for part in range(subvectors)]
@@ -61,7 +61,7 @@ def balanced_rotation(vectors: Tensor, subvectors: int) -> Tensor:
         parts[part].append(len(bits) - 1 - axis)
         if len(parts[part]) < len(bits) // subvectors:
             heapq.heappush(filled, (total + wanted, part))
-    rotation: Tensor = axes[:, torch.tensor(parts, device=axes.device).flatten()]
+    rotation: Tensor = axes[:, torch.tensor(parts, device=axes.device).flatten()].to(vectors.device)
     return rotation
 
 
@@ -83,6 +83,11 @@ def nearest_rotation(products: Tensor) -> Tensor:
 
     Source: Schoenemann 1966, doi:10.1007/BF02289451, the orthogonal Procrustes problem.
     """
-    left, _, right = torch.linalg.svd(products)
-    rotation: Tensor = left @ right
+    left, _, right = torch.linalg.svd(_here(products))
+    rotation: Tensor = (left @ right).to(products.device)
     return rotation
+
+
+def _here(matrix: Tensor) -> Tensor:
+    """Return the matrix where torch can decompose it, which is not on Apple's GPUs."""
+    return matrix.cpu() if matrix.device.type == "mps" else matrix

@@ -32,12 +32,12 @@ def header(d=HIDDEN, n=0, trained=1, metric=1):
     return struct.pack("<iqqqBi", d, n, 1 << 20, 1 << 20, trained, metric) + (b"\0" * 4 if metric > 1 else b"")
 
 
-def index(centroids=None, codes=b"", *, bits=8, m=SUBVECTORS, d=HIDDEN, **head):
+def index(centroids=None, codes=b"", *, bits=8, m=SUBVECTORS, d=HIDDEN, quantized=None, **head):
     """What faiss writes of an IndexPQ, by hand."""
     if centroids is None:
         centroids = np.arange(256 * HIDDEN, dtype="<f4")
     return (
-        b"IxPq" + header(**({"d": d} | head)) + struct.pack("<qqq", d, m, bits) + vector(centroids)
+        b"IxPq" + header(**({"d": d} | head)) + struct.pack("<qqq", quantized or d, m, bits) + vector(centroids)
         + struct.pack("<q", len(codes)) + codes + struct.pack("<iBi", 0, 0, 0)
     )  # fmt: skip
 
@@ -151,6 +151,8 @@ def test_says_what_it_does_not_read(tmp_path, content, message):
         (index(codes=b"abc", n=2), "file of this size"),
         (index(d=-12), "vectors of -12"),
         (index(n=-1), "-1 vectors"),
+        (index(quantized=24), "3 sub-vectors of 24 numbers in an index of 12"),
+        (rotated(then=index(np.zeros(256 * 24, "<f4"), d=24)), "a rotation of 12 numbers before an index of 24"),
         (index(m=0), "0 sub-vectors"),
         (index(m=5), "5 sub-vectors"),
         (index(np.zeros(256 * HIDDEN - 1, "<f4")), "numbers for the centroids"),

@@ -71,6 +71,14 @@ def test_no_centroid_is_nearer_than_the_one_found(n, m, width, offset, seed):
     assert (chosen <= every.amin(dim=2) + 1e-5 * width).all()
 
 
+def test_one_centroid_far_out_costs_the_others_nothing():
+    centroids, vectors = normal(2, 256, 4) + 1000, normal(300, 8, seed=1) + 1000
+    centroids[:, 17] = 3e6  # it moves the mean of 256 by 12,000, whose square float32 knows to 8
+    every = distances(vectors, centroids)
+    chosen = every.gather(2, NearestCentroids(centroids).codes(vectors).long()[:, :, None])[:, :, 0]
+    assert (chosen <= every.amin(dim=2) + 1e-4).all()
+
+
 @pytest.mark.usefixtures("_plain")
 @pytest.mark.parametrize("width", [1, 8])
 def test_no_centroid_is_nearer_on_a_gpus_path(width):
@@ -91,7 +99,7 @@ def test_both_ways_of_looking_take_the_lowest_of_equals(n, m, most, seed):
 
 
 def test_the_number_of_threads_changes_nothing():
-    vectors, usual = normal(700, 5 * 4), torch.get_num_threads()
+    vectors, usual = normal(5000, 5 * 4), torch.get_num_threads()
     found = []
     try:
         for threads in (1, 2, 5):
@@ -179,7 +187,7 @@ def test_an_error_in_a_thread_reaches_the_caller():
         raise ValueError(piece)
 
     with pytest.raises(ValueError, match="0"):
-        kmeans._each(fail, range(4), torch.device("cpu"))
+        kmeans._each(fail, range(4), 2, torch.device("cpu"))
 
 
 @pytest.mark.gpu

@@ -107,6 +107,19 @@ def test_iterations_lose_less_where_vectors_are_not_normal():
     assert losses[2] < 0.9 * losses[1]
 
 
+def test_goes_on_from_the_centroids_of_the_iteration_before(monkeypatch):
+    train, starts, ends = kmeans.train, [], []
+
+    def spy(*arguments, **options):
+        starts.append(options["start"])
+        ends.append(train(*arguments, **options))
+        return ends[-1]
+
+    monkeypatch.setattr(kmeans, "train", spy)
+    learn_rotation(correlated(400, 12), 3, iterations=3, steps=1)
+    assert starts == [None, *ends[:2]]
+
+
 def test_is_the_same_for_the_same_seed():
     vectors = correlated(600, 12)
     assert torch.equal(learn_rotation(vectors, 3, seed=4), learn_rotation(vectors, 3, seed=4))
