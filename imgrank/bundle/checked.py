@@ -1,4 +1,4 @@
-"""Small sets of whole arrays beside the columns, each with a CRC32 over its bytes: codebooks, proofs."""
+"""Whole arrays with a CRC32 over the bytes of each: a graph, a projection, codebooks, a proof."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class CheckedArrays:
     name: str  # HDF5 path, for messages
     columns: dict[str, ColumnView]
     checksums: dict[str, int]
+    advice: str  # what to do when one is damaged
     facts: str = ""  # JSON that belongs to them
 
     @property
@@ -54,26 +55,24 @@ class CheckedArrays:
         arrays = {name: view.read() for name, view in self.columns.items()}
         for name, array in arrays.items():
             if crc32(array) != self.checksums[name]:
-                raise DamagedBundleError(
-                    self.path,
-                    f"{self.name}/{name}",
-                    "does not match its checksum; the file was damaged: restore a copy, or make the cache again",
-                )
+                reason = f"does not match its checksum; the file was damaged: {self.advice}"
+                raise DamagedBundleError(self.path, f"{self.name}/{name}", reason)
         return arrays
 
 
-def view_arrays(path: Path, file: ReadFile, group: h5py.Group, types: Mapping[str, tuple[str, int]]) -> CheckedArrays:
+def view_arrays(file: ReadFile, group: h5py.Group, types: Mapping[str, tuple[str, int]], advice: str) -> CheckedArrays:
     """Check and locate the arrays of a group.
 
     Args:
-        path: of the bundle.
         file: the frozen file.
         group: that holds them; arrays that are not there are left out.
         types: dtype and axes by name.
+        advice: what to do when one is damaged.
 
     Raises:
         DamagedBundleError: one is of another type or shape.
     """
+    path = file.path
     views: dict[str, ColumnView] = {}
     checksums: dict[str, int] = {}
     for name, (dtype, axes) in types.items():
@@ -84,4 +83,4 @@ def view_arrays(path: Path, file: ReadFile, group: h5py.Group, types: Mapping[st
             raise DamagedBundleError(path, f"{group.name}/{name}", f"is not an array of {axes} axes")
         views |= view_columns(file, group, [layout.Column(name, dtype, dataset.shape[1:])])
         checksums[name] = int_attribute(path, dataset, "crc32")
-    return CheckedArrays(path, group.name, views, checksums, str(group.attrs.get("facts", "")))
+    return CheckedArrays(path, group.name, views, checksums, advice, str(group.attrs.get("facts", "")))

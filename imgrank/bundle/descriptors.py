@@ -10,6 +10,7 @@ import numpy as np
 
 from imgrank.arrays import Floats, Ids, crc32
 from imgrank.bundle import layout
+from imgrank.bundle.checked import CheckedArrays, write_arrays
 from imgrank.bundle.provenance import Provenance, digest_of, write_provenance
 from imgrank.bundle.table import ColumnView, append, create_columns, read_scattered
 from imgrank.errors import DamagedBundleError
@@ -30,11 +31,7 @@ def create_descriptors(
     create_columns(group, layout.descriptor_columns(dim))
     write_provenance(group, layout.DESCRIPTORS_VERSION, provenance)
     if projection is not None:
-        inner = group.create_group(layout.PROJECTION)
-        create_columns(inner, layout.projection_columns(dim))
-        for name, array in zip(("mean", "basis"), projection, strict=True):
-            append(inner[name], array)
-            inner[name].attrs["crc32"] = np.uint32(crc32(array))
+        write_arrays(group, layout.PROJECTION, dict(zip(layout.PROJECTION_ARRAYS, projection, strict=True)))
 
 
 def append_descriptors(root: h5py.File, descriptors: Floats) -> None:
@@ -51,8 +48,7 @@ class DescriptorTable:
     path: Path
     provenance: Provenance
     columns: dict[str, ColumnView]
-    projection_columns: dict[str, ColumnView] | None = None
-    projection_checksums: dict[str, int] | None = None
+    projection_arrays: CheckedArrays | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -69,15 +65,16 @@ class DescriptorTable:
         Raises:
             DamagedBundleError: a row is not finite.
         """
-        vectors: Floats = self.columns["vectors"].read(start, stop)
+        return self._finite(self.columns["vectors"].read(start, stop))
+
+    def read_rows(self, rows: Ids) -> Floats:
+        """Read scattered rows, (n,) int64, as (n, dim) float32; raises as `read` does."""
+        return self._finite(read_scattered(self.columns["vectors"], rows, rows + 1))
+
+    def _finite(self, vectors: Floats) -> Floats:
         # A NaN or infinity anywhere makes the sum of its row not finite: one pass without a mask of the same size.
         if not np.isfinite(vectors.sum(axis=1, dtype=np.float64)).all():
             raise DamagedBundleError(self.path, "/descriptors/vectors", "holds NaN or infinity; the file was damaged")
-        return vectors
-
-    def read_rows(self, rows: Ids) -> Floats:
-        """Read scattered rows, (n,) int64, as (n, dim) float32."""
-        vectors: Floats = read_scattered(self.columns["vectors"], rows, rows + 1)
         return vectors
 
     def projection(self) -> tuple[Floats, Floats] | None:
@@ -86,16 +83,9 @@ class DescriptorTable:
         Raises:
             DamagedBundleError: an array does not match its checksum.
         """
-        if self.projection_columns is None or self.projection_checksums is None:
+        if self.projection_arrays is None:
             return None
-        arrays = {name: view.read() for name, view in self.projection_columns.items()}
-        for name, array in arrays.items():
-            if crc32(array) != self.projection_checksums[name] or len(array) != len(arrays["mean"]):
-                raise DamagedBundleError(
-                    self.path,
-                    f"/{layout.DESCRIPTORS}/{layout.PROJECTION}/{name}",
-                    "does not match its checksum; index the photos into a new file",
-                )
+        arrays = self.projection_arrays.read()
         return arrays["mean"], arrays["basis"]
 
     def digest(self, images_digest: str) -> str:

@@ -32,7 +32,7 @@ from imgrank.bundle.provenance import (
     text_attribute,
 )
 from imgrank.bundle.storage import ReadFile, ShadowFile, recover
-from imgrank.bundle.table import ColumnView, append, create_columns, same_length, view_columns
+from imgrank.bundle.table import append, create_columns, same_length, view_columns
 from imgrank.bundle.tokens import TokenColumn, TokenTable
 from imgrank.errors import DamagedBundleError, FormatVersionError, MissingGroupError, NotABundleError, SettingsError
 
@@ -224,9 +224,12 @@ def _parse_descriptors(path: Path, file: ReadFile, root: h5py.File, rows: int) -
     inner = _child(path, group, layout.PROJECTION)
     if inner is None:
         return DescriptorTable(path, provenance, views)
-    projection = view_columns(file, inner, layout.projection_columns(dim))
-    checksums = {name: int_attribute(path, inner[name], "crc32") for name in projection}
-    return DescriptorTable(path, provenance, views, projection, checksums)
+    advice = "restore a copy, or index the photos into a new file"
+    arrays = view_arrays(file, inner, layout.PROJECTION_ARRAYS, advice)
+    shapes = {name: view.shape for name, view in arrays.columns.items()}
+    if "mean" not in shapes or shapes.get("basis") != (*shapes["mean"], dim):
+        raise DamagedBundleError(path, inner.name, f"has arrays of shape {shapes}; {advice}")
+    return DescriptorTable(path, provenance, views, arrays)
 
 
 def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | None:
@@ -234,17 +237,16 @@ def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | No
     if group is None:
         return None
     provenance = read_provenance(path, group, layout.GRAPH_VERSION)
-    views: dict[str, ColumnView] = {}
-    checksums: dict[str, int] = {}
+    types: dict[str, tuple[str, int]] = {}
     for name in list(group)[:32]:  # a graph is a handful of arrays
         dataset = group[name]
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim not in (1, 2) or dataset.dtype.kind not in "iu":
             raise DamagedBundleError(path, f"/{layout.GRAPH}/{name}", "is not an integer array")
-        views |= view_columns(file, group, [layout.Column(name, dataset.dtype.str, dataset.shape[1:])])
-        checksums[name] = int_attribute(path, dataset, "crc32")
+        types[name] = (dataset.dtype.str, dataset.ndim)
+    checked = view_arrays(file, group, types, "run `imgrank index` to build it again")
     own = {layout.VERSION_ATTRIBUTE, *layout.PROVENANCE_ATTRIBUTES}
     numbers = {name: int_attribute(path, group, name) for name in list(group.attrs)[:64] if name not in own}
-    return GraphTable(path, provenance, views, numbers, checksums)
+    return GraphTable(path, provenance, checked, numbers)
 
 
 def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Iterator[tuple[str, TokenTable]]:
@@ -264,6 +266,7 @@ def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Ite
         token_columns = tuple(TokenColumn(str(n), str(d), tuple(int(x) for x in tail)) for n, d, tail in schema)
         columns = view_columns(file, columns_group, [layout.Column(c.name, c.dtype, c.tail) for c in token_columns])
         codebooks, proof = _child(path, group, layout.CODEBOOKS), _child(path, group, layout.PROOF)
+        advice = "restore a copy, or make the cache again with `imgrank cache-tokens --overwrite`"
         yield (
             name,
             TokenTable(
@@ -275,8 +278,8 @@ def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Ite
                 token_columns=token_columns,
                 images=images,
                 columns=columns,
-                codebooks=None if codebooks is None else view_arrays(path, file, codebooks, layout.CODEBOOK_ARRAYS),
-                proof=None if proof is None else view_arrays(path, file, proof, layout.PROOF_ARRAYS),
+                codebooks=None if codebooks is None else view_arrays(file, codebooks, layout.CODEBOOK_ARRAYS, advice),
+                proof=None if proof is None else view_arrays(file, proof, layout.PROOF_ARRAYS, advice),
             ),
         )
 

@@ -56,11 +56,7 @@ def descriptor_columns(dim: int) -> tuple[Column, ...]:
 
 PROJECTION = "projection"  # /descriptors/projection: fitted on this collection, where there is one
 
-
-def projection_columns(dim: int) -> tuple[Column, ...]:
-    """Return the columns of `/descriptors/projection` for descriptors of `dim` numbers."""
-    return (Column("mean", "<f4", (), LARGE_CHUNK), Column("basis", "<f4", (dim,), LARGE_CHUNK))
-
+PROJECTION_ARRAYS = {"mean": ("<f4", 1), "basis": ("<f4", 2)}  # dtype, axes
 
 GRAPH = "graph"
 GRAPH_VERSION = 1

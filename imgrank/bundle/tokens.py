@@ -99,6 +99,14 @@ def create_tokens(
     write_provenance(group, layout.TOKENS_VERSION, provenance)
 
 
+def replace_tokens(root: h5py.File, incoming: str, name: str) -> None:
+    """Give a complete cache its name, in the place of one that has it, inside a transaction."""
+    caches = root[layout.TOKENS]
+    if name in caches:
+        del caches[name]
+    caches.move(incoming, name)
+
+
 def write_proof(root: h5py.File, name: str, arrays: Columns, facts: str) -> None:
     """Keep what the model said of some pairs before their tokens were compressed, inside a transaction.
 

@@ -92,7 +92,7 @@ def run_cache_tokens(console: Any, bundle: Path, *, mllm: str | None, **chosen: 
     skipped = skipped_text(summary.skipped)
     console.note(f"cache {summary.cache!r}: {summary.images} photos computed, {summary.known} known already, {skipped}")
     if summary.whole and settings is not None:
-        console.note(f"{summary.whole} photos keep all of their tokens: they have no more than {summary.recipe} keeps")
+        console.note(f"{summary.whole} photos have no more tokens than {summary.recipe} keeps: they keep all of them")
     return summary.skipped_count
 
 
@@ -108,10 +108,10 @@ def _steps_options(chosen: dict[str, Any]) -> dict[str, Any]:
 
 def _print_estimate(console: Any, bundle: Path, mllm: str | None, chosen: dict[str, Any]) -> None:
     from imgrank.cli.console import duration, size
-    from imgrank.steps.cache_tokens import estimate_tokens
+    from imgrank.steps.cache_estimate import estimate_tokens
 
     settings = options.token_request(chosen)
-    for other in ("codebooks", "proof_pairs", "overwrite", "strict"):
+    for other in ("codebooks", "proof_pairs", "strict"):
         chosen.pop(other)
     found = estimate_tokens(bundle, mllm=mllm, settings=settings, **_steps_options(chosen), reporter=console)
     lines = {

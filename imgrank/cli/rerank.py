@@ -45,8 +45,8 @@ def command(bundle: Path, top: int, **chosen: Any) -> int:
     """
     from imgrank.cli.console import Console, Output
     from imgrank.results import read_rankings
+    from imgrank.steps.photos import open_photos
     from imgrank.steps.rerank import Reranker, rerank_rankings
-    from imgrank.steps.search import open_photos
 
     console = Console(chosen["quiet"])
     output = Output(chosen["form"], chosen["null"])

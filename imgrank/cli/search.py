@@ -59,8 +59,9 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     from imgrank.cli.console import Console, Output
     from imgrank.errors import ImageError, InputError
     from imgrank.images.scan import scan
+    from imgrank.steps.photos import open_photos
     from imgrank.steps.rerank import Reranker
-    from imgrank.steps.search import Searcher, open_photos
+    from imgrank.steps.search import Searcher
 
     if top is None and (chosen["top_only"] or chosen["time_budget"] or chosen["symmetric"]):
         raise click.UsageError("--top-only, --time-budget and --symmetric are for re-ranking: give --rerank K")

@@ -17,8 +17,9 @@ from imgrank.results import Ranking
 from imgrank.steps.build_index import IndexSummary, build_index
 from imgrank.steps.cache_tokens import cache_tokens
 from imgrank.steps.embed import embed
+from imgrank.steps.photos import open_photos
 from imgrank.steps.rerank import Reranker
-from imgrank.steps.search import Searcher, open_photos
+from imgrank.steps.search import Searcher
 from imgrank.training.collection import CollectionFiles, draw_collection
 
 if TYPE_CHECKING:

@@ -316,7 +316,7 @@ def _write(
     descriptors: Floats,
     local: list[LocalFeatures | None] | None,
 ) -> None:
-    # A cache that lags behind (an interrupted `cache-tokens --overwrite`) is continued by that command, not here.
+    # A cache that lags behind (one whose making was cut) is continued by that command, not here.
     rows = h5[layout.IMAGES]["id"].shape[0]
     in_step = local is not None and cached_rows(h5, layout.LOCAL_CACHE) == rows
     append_images(h5, [replace(item.record, path=todo.stored[item.record.path]) for item in part])
@@ -332,10 +332,10 @@ def keeps_local(encoder: Encoder) -> bool:
     return encoder.name == "builtin"
 
 
-def create_local_cache(h5: h5py.File, provenance: Provenance) -> None:
-    """Make the empty cache of built-in local features."""
+def create_local_cache(h5: h5py.File, provenance: Provenance, name: str = layout.LOCAL_CACHE) -> None:
+    """Make the empty cache of built-in local features, or one that is to take its place."""
     columns = [TokenColumn(name, dtype, tail) for name, (dtype, tail) in COLUMNS.items()]
-    create_tokens(h5, layout.LOCAL_CACHE, "local", "local", columns, provenance)
+    create_tokens(h5, name, "local", "local", columns, provenance)
 
 
 def local_tokens(features: LocalFeatures | None, status: int) -> ImageTokens:

@@ -43,7 +43,7 @@ def describe(bundle: Path) -> dict[str, Any]:
                 and graph.provenance.input_digest == descriptors.digest(images.content_digest(rows))
             )  # fmt: skip
             groups.append(
-                _group("/graph", graph.columns)
+                _group("/graph", graph.checked.columns)
                 | _provenance(graph.provenance)
                 | {"stale": not fresh, "rows_not_in_graph": len(images) - rows}
             )

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from imgrank.arrays import Ids, Pixels
-from imgrank.bundle.file import Bundle
+from imgrank.bundle import file
 from imgrank.config import DecodeSettings
 from imgrank.errors import ImageError, InputError
-from imgrank.images.decode import decode
+from imgrank.images.decode import LoadedPhoto, decode
+from imgrank.images.load import load
 from imgrank.images.scan import display
+from imgrank.records import OK, STATUS_NAMES
 from imgrank.steps.paths import openable
 
 
@@ -26,9 +33,23 @@ class BundlePhotos:
         root: folder the stored paths are relative to; None takes the one the bundle states.
     """
 
-    def __init__(self, bundle: Bundle, settings: DecodeSettings, root: bytes | None = None) -> None:
+    def __init__(self, bundle: file.Bundle, settings: DecodeSettings, root: bytes | None = None) -> None:
         self.bundle, self.settings = bundle, settings
         self.root = bundle.root if root is None else os.path.abspath(root)  # noqa: PTH100  # bytes
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return len(self.bundle.images)
+
+    @cached_property
+    def statuses(self) -> npt.NDArray[np.uint8]:
+        """Return (n,) uint8, what became of each photo: indices into `imgrank.records.STATUS_NAMES`."""
+        return self.bundle.images.statuses()
+
+    def usable(self, start: int = 0) -> Ids:
+        """Return the rows from `start` on whose photos could be read when they were embedded."""
+        found: Ids = start + np.flatnonzero(self.statuses[start:] == OK)
+        return found
 
     @cached_property
     def ids(self) -> Ids:
@@ -44,6 +65,29 @@ class BundlePhotos:
     def path(self, row: int) -> bytes:
         """Return a path that opens from the working directory."""
         return openable(self.bundle.images.record(row).path, self.root)
+
+    def check_there(self, rows: Ids) -> None:
+        """Look for the first hundred photos.
+
+        Raises:
+            InputError: not one of them is there.
+        """
+        files = [self._file(row) for row in rows[:100].tolist()]
+        if files and not any(map(os.path.exists, files)):
+            raise InputError(
+                f"{display(files[0])} and others are not there; if the photos moved, give --root with their folder"
+            )
+
+    def load(self, rows: Ids, longer_side: int) -> Iterator[LoadedPhoto]:
+        """Read photos, in order; one that is not the photo that was embedded is a failure, with status "changed"."""
+        loaded = load([self._file(row) for row in rows.tolist()], self.settings, longer_side=longer_side)
+        for item, digest in zip(loaded, self.digests[rows], strict=True):
+            if item.photo is not None and item.record.digest != digest.tobytes():
+                reason = "is not the photo that was embedded; run `imgrank embed` on it again"
+                error = ImageError(display(item.record.path), "changed", reason)
+                yield LoadedPhoto(replace(item.record, status=STATUS_NAMES.index("changed")), None, error)
+            else:
+                yield item
 
     def row_of_id(self, image_id: int) -> int:
         """Return the row of an id.
@@ -72,9 +116,16 @@ class BundlePhotos:
         return row
 
     @cached_property
+    def _paths(self) -> list[bytes]:
+        return self.bundle.images.paths()
+
+    @cached_property
     def _rows_by_path(self) -> dict[bytes, int]:
         # A photo that was changed has several rows; the last one is live.
-        return {path: row for row, path in enumerate(self.bundle.images.paths())}
+        return {path: row for row, path in enumerate(self._paths)}
+
+    def _file(self, row: int) -> bytes:
+        return os.path.join(self.root, self._paths[row])  # noqa: PTH118  # bytes
 
     def pixels(self, row: int, longer_side: int | None) -> Pixels:
         """Decode the photo of a row.
@@ -91,3 +142,25 @@ class BundlePhotos:
                 f"{error}; re-ranking needs the photos, or tokens cached while they were there "
                 f"(`imgrank cache-tokens {self.bundle.path}`); if the folder moved, give --root"
             ) from error
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the bundle."""
+        self.bundle.close()
+
+
+def open_photos(bundle: Path, decode_settings: DecodeSettings | None = None, root: Path | None = None) -> BundlePhotos:
+    """Open a bundle and what it says of its photos.
+
+    Args:
+        bundle: the file.
+        decode_settings: limits and workers.
+        root: folder of the photos, where it is not the one the bundle states.
+    """
+    folder = None if root is None else os.fsencode(root)
+    return BundlePhotos(file.read(bundle), decode_settings or DecodeSettings(), folder)

@@ -24,6 +24,7 @@ from imgrank.bundle.tokens import (
     append_tokens,
     check_cache_name,
     create_tokens,
+    replace_tokens,
     write_proof,
 )
 from imgrank.config import TokenSettings
@@ -129,9 +130,7 @@ def requantize(
                     append_tokens(h5, incoming, images)
                 advance(len(rows))
         with writer.transaction() as h5:
-            if name in h5[layout.TOKENS]:
-                del h5[layout.TOKENS][name]
-            h5[layout.TOKENS].move(incoming, name)
+            replace_tokens(h5, incoming, name)
     with file.read(bundle) as opened:
         made = opened.tokens(name)
         summary.images = int(np.count_nonzero(np.diff(made.offsets)))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from imgrank.arrays import Floats
-from imgrank.bundle import file
 from imgrank.bundle.file import Bundle
-from imgrank.config import DecodeSettings, EncoderSettings, SearchSettings
+from imgrank.config import EncoderSettings, SearchSettings
 from imgrank.encode.base import Encoder
 from imgrank.errors import DamagedBundleError, ImageError, InputError, MismatchError, StaleGroupError
 from imgrank.images.decode import decode
@@ -184,10 +181,3 @@ def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encod
             f"{encoder.name} ({encoder.revision}); search with the revision it was made with",
         )
     return encoder
-
-
-def open_photos(bundle: Path, decode_settings: DecodeSettings | None = None, root: Path | None = None) -> BundlePhotos:
-    """Open a bundle for `Searcher` and `Reranker`."""
-    return BundlePhotos(
-        file.read(bundle), decode_settings or DecodeSettings(), None if root is None else os.fsencode(root)
-    )

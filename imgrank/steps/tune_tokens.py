@@ -6,7 +6,6 @@ scored again. Nothing in the bundle changes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -16,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imgrank.arrays import Floats, Ids
-from imgrank.bundle import file
 from imgrank.config import BUILTIN, DecodeSettings, RerankSettings, TokenSettings
 from imgrank.errors import InputError
 from imgrank.evaluation.fidelity import Fidelity, fidelity
 from imgrank.evaluation.metrics import average_precision
 from imgrank.evaluation.qrels import Qrels
-from imgrank.images.load import load
+from imgrank.images.decode import LoadedPhoto
 from imgrank.images.scan import display
 from imgrank.prefetch import in_threads
 from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.records import OK
 from imgrank.rerank.base import PairScores
 from imgrank.steps.features import VisualSource, default_token_settings
-from imgrank.steps.photos import BundlePhotos
+from imgrank.steps.photos import BundlePhotos, open_photos
 from imgrank.steps.proof import proof_scorer
 from imgrank.steps.sample import TRAINING_TOKENS
 from imgrank.steps.staging import Staging
@@ -156,8 +154,7 @@ def tune_tokens(
     for one in parsed:
         if (spec := codebook_spec(one)) is not None:
             check_subvectors(spec.subvectors, model.hidden)
-    with file.read(bundle) as opened:
-        photos = BundlePhotos(opened, decode or DecodeSettings(), None if root is None else os.fsencode(root.resolve()))
+    with open_photos(bundle, decode, root) as photos:
         queries = list(_queries(photos, qrels, settings))
         if not queries:
             raise InputError(f"{bundle}: there are no two photos to compare")
@@ -182,8 +179,7 @@ def _quality(result: TuneResult) -> float:
 
 def _queries(photos: BundlePhotos, qrels: Qrels | None, settings: TuneSettings) -> Iterator[_Query]:
     """Give each query its nearest photos, without itself."""
-    statuses = photos.bundle.images.statuses()
-    usable = np.flatnonzero(statuses == OK)
+    usable = photos.usable()
     descriptors = photos.bundle.descriptors.read()
     order = np.random.default_rng([0x7E57, settings.seed])
     chosen: list[tuple[int, dict[bytes, int]]]
@@ -195,7 +191,7 @@ def _queries(photos: BundlePhotos, qrels: Qrels | None, settings: TuneSettings) 
             names = [names[i] for i in sorted(order.choice(len(names), settings.queries, replace=False))]
         chosen = [(photos.row_of_name(name), qrels[name]) for name in names]
     for row, judged in chosen:
-        if statuses[row] != OK:
+        if photos.statuses[row] != OK:
             raise InputError(f"query {display(photos.path(row))} could not be read when it was embedded")
         others = usable[usable != row]
         if not len(others):
@@ -245,16 +241,14 @@ class _Tuning:
         staging = Staging(self._bundle, f"{_CACHE}-{settings.longer_side}-{settings.max_tokens}", facts)
         missing = [row for row in self._rows if row not in staging]
         advance(len(self._rows) - len(missing))
-        root = self._photos.root
         with ThreadPoolExecutor(model.encoding_threads) as pool:
             for start in range(0, len(missing), _PART):
                 part = missing[start : start + _PART]
-                paths = [root + b"/" + self._photos.bundle.images.record(row).path for row in part]
-                loaded = load(paths, self._photos.settings, longer_side=source.longer_side)
+                loaded = self._photos.load(np.array(part), source.longer_side)
 
-                def encode(item: Any) -> VisualTokens:
+                def encode(item: LoadedPhoto) -> VisualTokens:
                     if item.photo is None:
-                        raise InputError(f"{item.error}; tuning needs the photos: give --root where they moved")
+                        raise InputError(f"{item.error}; tuning needs the photos as they were embedded")
                     return source.of_query(item.photo.pixels)
 
                 tokens = in_threads(pool, encode, loaded, 2 * model.encoding_threads)

@@ -11,7 +11,8 @@ from imgrank.bundle import file
 from imgrank.config import TokenSettings
 from imgrank.errors import InputError, MismatchError, SettingsError
 from imgrank.steps import cache_tokens as module
-from imgrank.steps.cache_tokens import cache_tokens, estimate_tokens
+from imgrank.steps.cache_estimate import estimate_tokens
+from imgrank.steps.cache_tokens import cache_tokens
 from imgrank.steps.features import kept_settings, stored_codebooks
 from imgrank.steps.fidelity import check_fidelity
 from imgrank.steps.proof import choose_pairs, read_proof
@@ -174,6 +175,39 @@ def test_impossible_codebooks_change_nothing(bundle, mllm, recipe, error, reason
         cached(bundle, mllm, recipe)
     assert bundle.read_bytes() == before
     assert left_behind(bundle) == []
+    cached(bundle, mllm, "int8", proof_pairs=0)
+    with pytest.raises(error, match=reason):
+        cached(bundle, mllm, recipe, overwrite=True)
+    assert len(rows_of(bundle)) == 20  # the cache that was to be replaced is there
+
+
+def test_an_old_cache_serves_until_the_new_one_is_complete(bundle, mllm, monkeypatch):
+    cached(bundle, mllm, "int8")
+    encodings(monkeypatch, 17)
+    with pytest.raises(KeyboardInterrupt):
+        cached(bundle, mllm, "float16", proof_pairs=0, overwrite=True)
+    with file.read(bundle) as opened:
+        assert opened.tokens("default").codec == "int8"
+        assert len(opened.tokens("default")) == 20
+        assert len(opened.unfinished[".default"]) == 16
+    seen = encodings(monkeypatch)
+    summary = cached(bundle, mllm, "float16", proof_pairs=0, overwrite=True)
+    assert (sum(seen), summary.known, summary.images) == (4, 16, 4)
+    with file.read(bundle) as opened:
+        assert opened.tokens("default").codec == "float16"
+        assert opened.unfinished == {}
+
+
+def test_a_new_cache_with_other_wishes_is_begun_anew(bundle, mllm, monkeypatch):
+    cached(bundle, mllm, "int8")
+    encodings(monkeypatch, 17)
+    with pytest.raises(KeyboardInterrupt):
+        cached(bundle, mllm, "float16", proof_pairs=0, overwrite=True)
+    monkeypatch.undo()
+    assert cached(bundle, mllm, "bfloat16", proof_pairs=0, overwrite=True).images == 20
+    with file.read(bundle) as opened:
+        assert opened.tokens("default").codec == "bfloat16"
+        assert opened.unfinished == {}
 
 
 def test_the_proof_tells_what_compression_did(bundle, mllm):
@@ -193,8 +227,8 @@ def test_the_proof_tells_what_compression_did(bundle, mllm):
 def test_the_proof_is_of_the_plain_forward(bundle, mllm):
     """Its logits are those of the published forward pass on the photos' pixels."""
     from imgrank.mllm.registry import load_mllm
+    from imgrank.steps.photos import open_photos
     from imgrank.steps.proof import proof_scorer
-    from imgrank.steps.search import open_photos
 
     cached(bundle, mllm, "random:1")
     scorer = proof_scorer(load_mllm(str(mllm), device="cpu", dtype="float32"))
@@ -282,7 +316,7 @@ def test_an_estimate_is_what_caching_then_does(imgrank, bundle, mllm):
 def test_what_keeps_all_tokens_is_said_once(imgrank, bundle, mllm):
     run = imgrank("cache-tokens", bundle, "--mllm", mllm, "--longer-side", 160, "--keep", 5000)
     assert run.returncode == 0, run.stderr
-    assert run.stderr.count(b"20 photos keep all of their tokens") == 1
+    assert run.stderr.count(b"20 photos have no more tokens than") == 1
 
 
 def test_photos_that_came_later_use_the_same_codebooks(imgrank, bundle, mllm):

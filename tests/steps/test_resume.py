@@ -135,8 +135,10 @@ def test_a_cache_that_lags_behind_is_not_continued_out_of_step(imgrank, collecti
         "import os, sys\nfrom imgrank.steps import cache_tokens\nreal = cache_tokens.append_tokens\n"
         "def append(*arguments):\n    real(*arguments)\n    cache_tokens.append_tokens = lambda *_: os._exit(9)\n"
         "cache_tokens.append_tokens = append\nfrom pathlib import Path\n"
-        "cache_tokens.cache_tokens(Path('db.h5'), cache='local', overwrite=True)\n"
+        "cache_tokens.cache_tokens(Path('db.h5'), cache='local')\n"
     )
+    with file.Writer(collection / "db.h5") as writer, writer.transaction() as h5:
+        del h5["tokens/local"]
     assert subprocess.run([sys.executable, "-c", code], cwd=collection, check=False).returncode == 9
     shutil.copy(collection / "queries" / "query-01.jpg", collection / "photos" / "new.jpg")
     assert imgrank("index", "photos", "-o", "db.h5", "--threads", 1, cwd=collection).returncode == 0

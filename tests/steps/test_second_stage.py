@@ -13,8 +13,9 @@ from imgrank.config import RerankSettings, SearchSettings, TokenSettings
 from imgrank.errors import MismatchError, SettingsError
 from imgrank.results import Ranking
 from imgrank.steps.cache_tokens import cache_tokens
+from imgrank.steps.photos import open_photos
 from imgrank.steps.rerank import Reranker, rerank_rankings
-from imgrank.steps.search import Searcher, open_photos
+from imgrank.steps.search import Searcher
 from imgrank.steps.second_stage import Request, choose_prompt
 from tests.tiny_mllms import save_tiny_mllm
 
