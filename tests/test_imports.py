@@ -37,10 +37,10 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
     "evaluation": {"images.resize"},
     "training": {"images", "local", "encode", "mllm", "tokens.prune"},
     "steps": SIBLINGS | {"rerank", "report", "training", "evaluation"},
-    "cli": {"steps", "images.scan", "evaluation.qrels"},
+    "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto"},
 }
 OWNERS = {  # library -> where it may be imported
-    "h5py": {"bundle", "steps.embed", "steps.cache_tokens", "steps.requantize"},
+    "h5py": {"bundle", "steps.embed", "steps.cache_plans", "steps.requantize"},
     "hnswlib": {"index.hnsw"},
     "transformers": {"encode", "mllm", "pretrained"},
     "huggingface_hub": {"checkpoints", "hub_cache", "pretrained"},

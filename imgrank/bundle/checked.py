@@ -24,7 +24,9 @@ def write_arrays(parent: h5py.Group, name: str, arrays: Mapping[str, npt.NDArray
     group = parent.create_group(name)
     for key, array in arrays.items():
         array = np.asarray(array, dtype=array.dtype.newbyteorder("<"))
-        create_columns(group, [layout.Column(key, array.dtype.str, array.shape[1:], layout.LARGE_CHUNK)])
+        # They never grow, so a chunk need be no larger than the array.
+        chunk = min(layout.LARGE_CHUNK, array.nbytes)
+        create_columns(group, [layout.Column(key, array.dtype.str, array.shape[1:], chunk)])
         append(group[key], array)
         group[key].attrs["crc32"] = np.uint32(crc32(array))
     return group

@@ -71,8 +71,11 @@ def command(bundle: Path, **chosen: Any) -> None:
     """
     from imgrank.cli.console import Console
     from imgrank.evaluation.qrels import read_qrels
+    from imgrank.report.pareto import check_plot
     from imgrank.steps.tune_tokens import TuneSettings, marked, plot, tune_tokens
 
+    if chosen["plot"] is not None:
+        check_plot(chosen["plot"])
     console = Console(chosen["quiet"])
     qrels = None if chosen["qrels"] is None else read_qrels(chosen["qrels"])
     results = []

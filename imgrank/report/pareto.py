@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgrank.errors import MissingExtraError
+from imgrank.errors import MissingExtraError, SettingsError
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,24 @@ class Point:
     pareto: bool
 
 
+_ENDINGS = (".svg", ".png", ".pdf")
+
+
+def check_plot(path: Path) -> None:
+    """Find out whether a plot can be written, before the work whose result it shows.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        SettingsError: the name ends otherwise than .svg, .png or .pdf, or there is no such folder.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", "plot", "a plot")
+    if path.suffix.lower() not in _ENDINGS:
+        raise SettingsError(f"plot {str(path)!r}: the name must end in {', '.join(_ENDINGS)}")
+    if not path.absolute().parent.is_dir():
+        raise SettingsError(f"plot {str(path)!r}: its folder does not exist; make it first")
+
+
 def plot_pareto(points: Sequence[Point], quality: str, path: Path) -> None:
     """Write a plot; the ending of the name chooses the format.
 
@@ -28,13 +47,12 @@ def plot_pareto(points: Sequence[Point], quality: str, path: Path) -> None:
         path: .svg, .png or .pdf.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError, SettingsError: as `check_plot`.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot", "a plot") from error
+    check_plot(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
