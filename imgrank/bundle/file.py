@@ -293,7 +293,8 @@ def create(path: str | os.PathLike[str], *, root: bytes) -> None:
     """
     path = Path(path)
     incoming = path.with_name(f"{path.name}.new")
-    with h5py.File(incoming, "w", libver=_LIBRARY_VERSIONS) as new:
+    # No space manager: a block that was freed is never used again, so what an earlier reader knows of stays as it was.
+    with h5py.File(incoming, "w", libver=_LIBRARY_VERSIONS, fs_strategy="none") as new:
         new.attrs["format"] = layout.FORMAT_NAME
         new.attrs["format-version"] = layout.FORMAT_VERSION
         new.attrs["bundle-id"] = uuid.uuid4().hex

@@ -7,19 +7,22 @@ a compacted file may drop rows and keep ids. Every other group counts in rows.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from imgrank.arrays import Ids
+from imgrank.arrays import Ids, offsets_of
 from imgrank.bundle import layout
 from imgrank.bundle.provenance import digest_of
-from imgrank.bundle.table import ColumnView, append, append_ragged
+from imgrank.bundle.table import ColumnView, append, append_ragged, create_columns
 from imgrank.errors import DamagedBundleError
-from imgrank.records import STATUS_NAMES, ImageRecord
+from imgrank.records import OK, STATUS_NAMES, ImageRecord
+
+_RUN = 4096  # rows; changed ones that are nearer to each other are written together
 
 
 def append_images(root: h5py.File, records: Sequence[ImageRecord]) -> Ids:
@@ -48,8 +51,55 @@ def append_images(root: h5py.File, records: Sequence[ImageRecord]) -> Ids:
 
 def mark_images(root: h5py.File, rows: Sequence[int], status: int) -> None:
     """Set the status of rows inside a transaction."""
-    for row in rows:
-        root[layout.IMAGES]["status"][row] = status
+    if len(rows):
+        column = root[layout.IMAGES]["status"]
+        statuses = column[:]
+        changed = np.unique(np.asarray(rows, dtype=np.int64))
+        statuses[changed] = status
+        # Runs of rows, so that only their pages change.
+        for run in np.split(changed, np.flatnonzero(np.diff(changed) > _RUN) + 1):
+            column[run[0] : run[-1] + 1] = statuses[run[0] : run[-1] + 1]
+
+
+def update_images(root: h5py.File, changes: Mapping[int, tuple[bytes, int]]) -> None:
+    """Give rows other paths and modification times, inside a transaction: the photos are the same, their files moved.
+
+    The columns of paths, times and checksums are written anew as a whole, about 30 bytes and a path for each row of the
+    bundle; readers that opened it before keep the old ones.
+
+    Args:
+        root: the bundle.
+        changes: row -> (path relative to the root, mtime in ns).
+    """
+    group = root[layout.IMAGES]
+    offsets, raw = group["path-offsets"][:].astype(np.int64), group["path-bytes"][:].tobytes()
+    paths = [raw[start:stop] for start, stop in pairwise(offsets.tolist())]
+    times, checksums = group["mtime-ns"][:], group["crc32"][:]
+    for row, (path, mtime_ns) in changes.items():
+        paths[row], times[row] = path, mtime_ns
+        image_id, size, width, height = (int(group[name][row]) for name in ("id", "size", "width", "height"))
+        record = ImageRecord(path, size, mtime_ns, group["digest"][row].tobytes(), width, height, OK)
+        checksums[row] = row_checksum(image_id, record)
+    new = {
+        "path-offsets": offsets_of([len(path) for path in paths]),
+        "path-bytes": np.frombuffer(b"".join(paths), dtype=np.uint8),
+        "mtime-ns": times,
+        "crc32": checksums,
+    }
+    for name, values in new.items():
+        del group[name]
+        create_columns(group, [column for column in layout.IMAGE_COLUMNS if column.name == name])
+        append(group[name], values)
+
+
+def set_root(root: h5py.File, folder: bytes) -> None:
+    """Say which folder the paths are relative to, inside a transaction.
+
+    Args:
+        root: the bundle.
+        folder: relative to the bundle's own folder, or absolute.
+    """
+    root[layout.IMAGES].attrs["root"] = np.frombuffer(folder, dtype=np.uint8)
 
 
 def row_checksum(image_id: int, record: ImageRecord) -> int:

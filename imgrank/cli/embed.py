@@ -59,5 +59,10 @@ def run_embed(console: Any, paths: tuple[bytes, ...], output: Path, chosen: dict
         reporter=console,
     )
     skipped = skipped_text(summary.skipped)
-    console.note(f"{summary.embedded} photos embedded, {summary.known} known already, {skipped}")
+    moved = f" ({summary.moved} under another name)" if summary.moved else ""
+    console.note(f"{summary.embedded} photos embedded, {summary.known} known already{moved}, {skipped}")
+    if summary.gone:
+        console.note(
+            f"{summary.gone} photos are gone from the disk: they are not found any more, and kept until compact"
+        )
     return summary.skipped_count

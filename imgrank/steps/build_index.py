@@ -22,6 +22,7 @@ from imgrank.index.recall import sample_rows, self_recall
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import OK
 
+HIDDEN_AT_MOST = 0.2  # share of nodes whose photos were removed; a search goes around them, until it is cheaper not to
 RECALL_AT = 10
 RECALL_SAMPLE = 200  # rows of the collection asked for their neighbours
 RECALL_SEED = 0
@@ -85,15 +86,18 @@ def build_index(
             digest = opened.descriptors.digest(opened.images.content_digest(rows))
             old, state = _reusable(opened, settings)
             wanted = settings or (state.graph if state is not None else GraphSettings())
-        if old is not None and state is not None and state.rows == rows:
+        nodes = np.zeros(rows, dtype=bool)
+        if old is not None:
+            nodes[old.rows] = True
+            if np.count_nonzero(nodes & ~valid) > HIDDEN_AT_MOST * len(old):
+                old, nodes = None, np.zeros(rows, dtype=bool)
+        new = np.flatnonzero(valid & ~nodes)
+        if old is not None and state is not None and not len(new) and state.rows == rows:
             return IndexSummary("up to date", int(np.count_nonzero(valid)), state.recall)
         from imgrank.index import hnsw
 
         with reporter.bar(int(np.count_nonzero(valid)), "graph", "photo") as advance:
             if old is not None:
-                nodes = np.zeros(rows, dtype=bool)
-                nodes[old.rows] = True
-                new = np.flatnonzero(valid & ~nodes)
                 graph = hnsw.extend(old, descriptors, new, threads=threads, advance=advance)
             else:
                 graph = hnsw.build(

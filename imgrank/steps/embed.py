@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from imgrank.arrays import Floats, Pixels
 from imgrank.bundle import file, layout
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
-from imgrank.bundle.images import append_images, mark_images
+from imgrank.bundle.images import append_images, mark_images, update_images
 from imgrank.bundle.provenance import Provenance
 from imgrank.bundle.tokens import ImageTokens, TokenColumn, append_tokens, cached_rows, create_tokens
 from imgrank.config import DecodeSettings, EncoderSettings
@@ -30,16 +29,16 @@ from imgrank.images.scan import display, scan
 from imgrank.local.features import COLUMNS, LocalFeatures
 from imgrank.local.projection import Projection, fit_projection
 from imgrank.progress import SILENT, Advance, Reporter
-from imgrank.records import OK, STATUS_NAMES
+from imgrank.records import OK
 from imgrank.steps.features import LocalSource
 from imgrank.steps.paths import RelativePaths, choose_root
+from imgrank.steps.reconcile import MISSING, REMOVED, Changes, HeldPhotos, reconcile
 
 if TYPE_CHECKING:
     from imgrank.encode.base import Encoder
 
 _HOLDS = "holds descriptors of"
 _ONE = "one bundle has one encoder: write to another file"
-REMOVED = STATUS_NAMES.index("removed")
 FIT_AT_LEAST, FIT_AT_MOST = 100, 4000  # photos
 PART = 64  # rows of one commit; encoder batches divide it
 
@@ -50,6 +49,8 @@ class EmbedSummary:
 
     embedded: int = 0  # photos that got a descriptor in this run
     known: int = 0  # photos that were in the bundle already
+    moved: int = 0  # of these, photos that have another name now
+    gone: int = 0  # photos that are not there any more
     skipped: dict[str, int] = field(default_factory=dict)  # status name -> photos left out in this run
 
     @property
@@ -68,12 +69,14 @@ def embed(
     device: str = "auto",
     batch_size: int | None = None,
     strict: bool = False,
+    mark_gone: bool = True,
     reporter: Reporter = SILENT,
 ) -> EmbedSummary:
     """Add photos and their descriptors to a bundle, which is made if it is not there.
 
-    Photos that the bundle holds already, with the same size and modification time, are left as they are; a changed
-    one gets a new row and its old row is marked as removed; one that could not be read before is tried again.
+    Photos that the bundle holds already, with the same size and modification time or with the same content, are left
+    as they are, also under a new name; a changed one gets a new row and its old row is marked as removed; one that
+    could not be read before is tried again; one that is gone from a given folder is marked as missing.
 
     Args:
         bundle: path of the bundle.
@@ -84,6 +87,7 @@ def embed(
         device: for encoders that run in torch.
         batch_size: images per forward pass; None lets the encoder choose.
         strict: stop at the first photo that cannot be used.
+        mark_gone: whether photos that are gone from a given folder are marked.
         reporter: hears of progress and of each photo left out.
 
     Raises:
@@ -99,8 +103,11 @@ def embed(
         held = _held(bundle)
         chosen = _choose_encoder(bundle, held.encoder, encoder)
         stored_root = choose_root(bundle, paths, root) if held.root is None else held.root
-        todo = _todo(bundle, photos, held, stored_root, summary)
-        if not todo.paths:
+        base = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118
+        folders = [os.path.realpath(path) for path in paths if os.path.isdir(path)] if mark_gone else []  # noqa: PTH112
+        todo = reconcile(held.photos, photos, folders, base, RelativePaths(base, bundle))
+        _note_changes(writer, todo, summary)
+        if not todo.new:
             return summary
         from imgrank.encode.registry import load_encoder
 
@@ -108,14 +115,14 @@ def embed(
         model = load_encoder(chosen, device=device, batch_size=batch_size)
         projection = held.projection
         if chosen.projection == "collection":
-            projection = projection or _fit(todo.paths, model, decode, reporter)
+            projection = projection or _fit(todo.new, model, decode, reporter)
             model = load_encoder(chosen, device=device, batch_size=batch_size, projection=projection)
         if held.encoder is not None:
             _check_same(bundle, held.encoder, model)
         if held.root is None:
             file.create(bundle, root=stored_root)
-        with reporter.bar(len(todo.paths), "embed", "photo") as advance:
-            loaded = load(todo.paths, decode, longer_side=model.longer_side)
+        with reporter.bar(len(todo.new), "embed", "photo") as advance:
+            loaded = load(todo.new, decode, longer_side=model.longer_side)
             for part in _parts(_usable(loaded, todo, strict, reporter, summary, advance)):
                 descriptors, local = _encode(part, model, advance)
                 with writer.transaction() as h5:
@@ -137,18 +144,19 @@ class _Held:
     root: bytes | None = None  # as stored; None: there is no bundle
     encoder: Provenance | None = None
     projection: Projection | None = None
-    rows: dict[bytes, int] = field(default_factory=dict)  # stored path -> row, of photos that were not removed
-    sizes: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
-    times: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    statuses: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    photos: HeldPhotos | None = None
 
 
-@dataclass(frozen=True)
-class _Todo:
-    paths: list[bytes]  # as given, in scan order
-    stored: dict[bytes, bytes]  # as given -> relative to the root
-    replaced: dict[bytes, int]  # as given -> row of an earlier version of the photo
-    failed: dict[bytes, int]  # as given -> status, for photos that could not be read before
+def _note_changes(writer: file.Writer, changes: Changes, summary: EmbedSummary) -> None:
+    """Commit what became of photos that the bundle holds."""
+    summary.known, summary.moved, summary.gone = changes.known, changes.moved, len(changes.gone)
+    if changes.same or changes.gone:
+        with writer.transaction() as h5:
+            mark_images(h5, changes.back, OK)
+            mark_images(h5, changes.superseded, REMOVED)
+            mark_images(h5, changes.gone, MISSING)
+            if changes.same:
+                update_images(h5, changes.same)
 
 
 def _scan(paths: Sequence[bytes], reporter: Reporter, summary: EmbedSummary) -> list[bytes]:
@@ -163,17 +171,12 @@ def _held(bundle: Path) -> _Held:
     if not bundle.exists():
         return _Held()
     with file.read(bundle) as opened:
-        images, table = opened.images, opened.descriptor_table
-        statuses = images.statuses()
-        live = statuses != REMOVED
+        table = opened.descriptor_table
         return _Held(
-            root=images.root,
+            root=opened.images.root,
             encoder=table.provenance if table is not None else None,
             projection=bundle_projection(opened),
-            rows={path: row for row, path in enumerate(images.paths()) if live[row]},
-            sizes=images.columns["size"].read(),
-            times=images.columns["mtime-ns"].read(),
-            statuses=statuses,
+            photos=HeldPhotos(opened),
         )
 
 
@@ -234,36 +237,9 @@ def _check_same(bundle: Path, stored: Provenance, encoder: Encoder) -> None:
         )
 
 
-def _todo(bundle: Path, photos: list[bytes], held: _Held, stored_root: bytes, summary: EmbedSummary) -> _Todo:
-    root = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118  # bytes
-    relative = RelativePaths(root, bundle)
-    todo = _Todo([], {}, {}, {})
-    for path in photos:
-        stored = relative(path)
-        row = held.rows.get(stored)
-        if row is not None:
-            if held.statuses[row] != OK:
-                todo.failed[path] = int(held.statuses[row])
-            elif _stamp(path) == (held.sizes[row], held.times[row]):
-                summary.known += 1
-                continue
-            todo.replaced[path] = row
-        todo.paths.append(path)
-        todo.stored[path] = stored
-    return todo
-
-
-def _stamp(path: bytes) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116  # bytes
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
 def _usable(
     loaded: Iterable[LoadedPhoto],
-    todo: _Todo,
+    todo: Changes,
     strict: bool,
     reporter: Reporter,
     summary: EmbedSummary,
@@ -312,7 +288,7 @@ def _encode(part: list[LoadedPhoto], encoder: Encoder, advance: Advance) -> tupl
 def _write(
     h5: h5py.File,
     part: list[LoadedPhoto],
-    todo: _Todo,
+    todo: Changes,
     descriptors: Floats,
     local: list[LocalFeatures | None] | None,
 ) -> None:
