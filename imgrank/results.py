@@ -206,3 +206,24 @@ def _hit_of_trec(line: bytes, source: str, number: int) -> Hit:
 def renumber(query: bytes, hits: Iterable[Hit]) -> Ranking:
     """Return hits in the order given, ranked from 1."""
     return Ranking(query, tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)))
+
+
+def read_ids(stream: BinaryIO, *, source: str = "the list of ids") -> Iterator[int]:
+    """Read ids of photos, one a line: whole numbers, or JSON objects with a field `id`.
+
+    Raises:
+        RecordError: a line is neither.
+    """
+    for number, line in enumerate(_lines(stream, source), 1):
+        text = line.strip()
+        if not text:
+            continue
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            value = value.get("id")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise RecordError(source, number, f"{text[:40]!r} is no id: give whole numbers, or records with a field id")
+        yield value

@@ -34,28 +34,26 @@ def command(paths: tuple[bytes, ...], output: Path, **chosen: Any) -> int:
     return options.IMAGES_SKIPPED if skipped else 0
 
 
-def run_embed(console: Any, paths: tuple[bytes, ...], output: Path, chosen: dict[str, Any]) -> int:
-    """Embed photos as the options say and report it; returns how many were skipped."""
+def run_embed(
+    console: Any, paths: tuple[bytes, ...], output: Path, chosen: dict[str, Any], *, adding: bool = False
+) -> int:
+    """Embed photos as the options say and report it; returns how many were skipped.
+
+    Options that a command does not have are as if they were not given.
+    """
     from imgrank.cli.console import skipped_text
     from imgrank.steps.embed import embed
 
     summary = embed(
         output,
         list(options.given_paths(paths, chosen["files_from"], chosen["null"])),
-        encoder=options.encoder_settings(
-            chosen["preset"],
-            chosen["encoder"],
-            chosen["encoder_revision"],
-            chosen["pooling"],
-            chosen["image_size"],
-            chosen["dtype"],
-            chosen["projection"],
-        ),
+        encoder=options.encoder_settings(chosen),
         decode=DecodeSettings(chosen["max_megapixels"], chosen["workers"]),
-        root=chosen["root"],
+        root=chosen.get("root"),
         device=chosen["device"],
-        batch_size=options.batch_size(chosen["batch_size"]),
+        batch_size=options.batch_size(chosen.get("batch_size", "auto")),
         strict=chosen["strict"],
+        adding=adding,
         reporter=console,
     )
     skipped = skipped_text(summary.skipped)

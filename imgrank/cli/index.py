@@ -45,9 +45,8 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
         imgrank index ./photos -o db.h5
         imgrank index db.h5 --m 32
     """
-    from imgrank.cli.console import Console, size
+    from imgrank.cli.console import Console
     from imgrank.cli.embed import run_embed
-    from imgrank.steps.build_index import RECALL_AT, build_index
 
     console = Console(chosen["quiet"])
     skipped = 0
@@ -60,8 +59,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
     else:
         bundle = output
         skipped = run_embed(console, paths, output, chosen)
-    summary = build_index(bundle, _graph_settings(chosen), threads=chosen["threads"], reporter=console)
-    console.note(f"graph {summary.action}: {summary.rows} photos, recall@{RECALL_AT} {summary.recall:.4f}")
+    run_index(console, bundle, _graph_settings(chosen), chosen["threads"])
     if chosen["cache_tokens"]:
         from imgrank.cli.cache_tokens import run_cache_tokens
 
@@ -70,8 +68,23 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
         skipped += run_cache_tokens(console, bundle, mllm=mllm, device=chosen["device"], recipe=chosen["recipe"])
     if output is not None:
         _hint(console)
-    console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")
+    finish(console, bundle)
     return options.IMAGES_SKIPPED if skipped else 0
+
+
+def run_index(console: Any, bundle: Path, settings: GraphSettings | None = None, threads: int = 0) -> None:
+    """Build or extend the graph and report it."""
+    from imgrank.steps.build_index import RECALL_AT, build_index
+
+    summary = build_index(bundle, settings, threads=threads, reporter=console)
+    console.note(f"graph {summary.action}: {summary.rows} photos, recall@{RECALL_AT} {summary.recall:.4f}")
+
+
+def finish(console: Any, bundle: Path) -> None:
+    """Print the last line of a command that made or changed a bundle."""
+    from imgrank.cli.console import size
+
+    console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")
 
 
 def _graph_settings(chosen: dict[str, Any]) -> GraphSettings | None:

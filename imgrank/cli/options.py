@@ -299,19 +299,15 @@ def own_input() -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(io.FileIO(0, closefd=False)))
 
 
-def encoder_settings(
-    preset: str | None,
-    encoder: str | None,
-    revision: str | None,
-    pooling: Pooling | None,
-    image_size: int | None,
-    dtype: Any,
-    projection: ProjectionChoice | None,
-) -> EncoderSettings | None:
-    """Return the encoder that the options ask for; None when they ask for none."""
-    model = encoder if encoder is not None else PRESETS[preset].encoder if preset is not None else None
+def encoder_settings(chosen: Mapping[str, Any]) -> EncoderSettings | None:
+    """Return the encoder that the options of a command ask for; None when they ask for none."""
+    preset, model = chosen.get("preset"), chosen.get("encoder")
+    if model is None and preset is not None:
+        model = PRESETS[preset].encoder
     asked = _given(
-        model=model, revision=revision, pooling=pooling, image_size=image_size, dtype=dtype, projection=projection
+        model=model,
+        revision=chosen.get("encoder_revision"),
+        **{name: chosen.get(name) for name in ("pooling", "image_size", "dtype", "projection")},
     )
     return EncoderSettings(**asked) if asked else None
 

@@ -32,7 +32,8 @@ from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.records import OK
 from imgrank.steps.features import LocalSource
 from imgrank.steps.paths import RelativePaths, choose_root
-from imgrank.steps.reconcile import MISSING, REMOVED, Changes, HeldPhotos, reconcile
+from imgrank.steps.photos import REMOVED
+from imgrank.steps.reconcile import MISSING, Changes, HeldPhotos, reconcile
 
 if TYPE_CHECKING:
     from imgrank.encode.base import Encoder
@@ -69,7 +70,7 @@ def embed(
     device: str = "auto",
     batch_size: int | None = None,
     strict: bool = False,
-    mark_gone: bool = True,
+    adding: bool = False,
     reporter: Reporter = SILENT,
 ) -> EmbedSummary:
     """Add photos and their descriptors to a bundle, which is made if it is not there.
@@ -87,10 +88,11 @@ def embed(
         device: for encoders that run in torch.
         batch_size: images per forward pass; None lets the encoder choose.
         strict: stop at the first photo that cannot be used.
-        mark_gone: whether photos that are gone from a given folder are marked.
+        adding: only add photos, to a bundle that is there: those that are gone are not looked for.
         reporter: hears of progress and of each photo left out.
 
     Raises:
+        NotABundleError: with `adding`, there is no bundle.
         InputError: no photos, a path does not exist or lies outside the root.
         ImageError: with `strict`, the first photo that cannot be used.
         MismatchError: the bundle was made with another encoder.
@@ -99,12 +101,14 @@ def embed(
     photos = _scan(paths, reporter, summary)
     if not photos:
         raise InputError("no photos found in the paths given (looked for the suffixes of common image formats)")
+    if adding:
+        file.read(bundle).close()  # raises where there is none
     with file.Writer(bundle) as writer:
         held = _held(bundle)
         chosen = _choose_encoder(bundle, held.encoder, encoder)
         stored_root = choose_root(bundle, paths, root) if held.root is None else held.root
         base = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118
-        folders = [os.path.realpath(path) for path in paths if os.path.isdir(path)] if mark_gone else []  # noqa: PTH112
+        folders = [os.path.realpath(path) for path in paths if not adding and os.path.isdir(path)]  # noqa: PTH112
         todo = reconcile(held.photos, photos, folders, base, RelativePaths(base, bundle))
         _note_changes(writer, todo, summary)
         if not todo.new:

@@ -20,8 +20,10 @@ from imgrank.errors import ImageError, InputError
 from imgrank.images.decode import LoadedPhoto, decode
 from imgrank.images.load import load
 from imgrank.images.scan import display
-from imgrank.records import OK, STATUS_NAMES
+from imgrank.records import OK, STATUS_NAMES, status_of
 from imgrank.steps.paths import openable
+
+REMOVED = status_of("removed")
 
 
 class BundlePhotos:
@@ -72,7 +74,7 @@ class BundlePhotos:
         Raises:
             InputError: not one of them is there.
         """
-        files = [self._file(row) for row in rows[:100].tolist()]
+        files = [self.location(row) for row in rows[:100].tolist()]
         if files and not any(map(os.path.exists, files)):
             raise InputError(
                 f"{display(files[0])} and others are not there; if the photos moved, give --root with their folder"
@@ -80,7 +82,7 @@ class BundlePhotos:
 
     def load(self, rows: Ids, longer_side: int) -> Iterator[LoadedPhoto]:
         """Read photos, in order; one that is not the photo that was embedded is a failure, with status "changed"."""
-        loaded = load([self._file(row) for row in rows.tolist()], self.settings, longer_side=longer_side)
+        loaded = load([self.location(row) for row in rows.tolist()], self.settings, longer_side=longer_side)
         for item, digest in zip(loaded, self.digests[rows], strict=True):
             if item.photo is not None and item.record.digest != digest.tobytes():
                 reason = "is not the photo that was embedded; run `imgrank embed` on it again"
@@ -88,6 +90,12 @@ class BundlePhotos:
                 yield LoadedPhoto(replace(item.record, status=STATUS_NAMES.index("changed")), None, error)
             else:
                 yield item
+
+    def stored(self, path: bytes) -> bytes:
+        """Return what a path that leads to a photo or a folder is relative to the root."""
+        folder, last = os.path.split(os.path.abspath(path))  # noqa: PTH100
+        real = os.path.join(os.path.realpath(folder), last)  # noqa: PTH118
+        return os.path.relpath(real, os.path.realpath(self.root))
 
     def row_of_id(self, image_id: int) -> int:
         """Return the row of an id.
@@ -106,11 +114,9 @@ class BundlePhotos:
         Raises:
             InputError: no photo of the bundle is called that.
         """
-        row = self._rows_by_path.get(name)
+        row = self.rows_by_path.get(name)
         if row is None:
-            folder, last = os.path.split(os.path.abspath(name))  # noqa: PTH100
-            real = os.path.join(os.path.realpath(folder), last)  # noqa: PTH118
-            row = self._rows_by_path.get(os.path.relpath(real, os.path.realpath(self.root)))
+            row = self.rows_by_path.get(self.stored(name))
         if row is None:
             raise InputError(f"{self.bundle.path} has no photo called {display(name)}")
         return row
@@ -120,11 +126,14 @@ class BundlePhotos:
         return self.bundle.images.paths()
 
     @cached_property
-    def _rows_by_path(self) -> dict[bytes, int]:
-        # A photo that was changed has several rows; the last one is live.
-        return {path: row for row, path in enumerate(self._paths)}
+    def rows_by_path(self) -> dict[bytes, int]:
+        """Return the row of each stored path."""
+        # A photo that was changed has several rows, of which one at most is live.
+        order = np.argsort(self.statuses != REMOVED, kind="stable")
+        return {self._paths[row]: row for row in order.tolist()}
 
-    def _file(self, row: int) -> bytes:
+    def location(self, row: int) -> bytes:
+        """Return the absolute path of a photo."""
         return os.path.join(self.root, self._paths[row])  # noqa: PTH118  # bytes
 
     def pixels(self, row: int, longer_side: int | None) -> Pixels:

@@ -22,8 +22,9 @@ from imgrank.images.content import read_content
 from imgrank.images.scan import display
 from imgrank.records import OK, status_of
 from imgrank.steps.paths import RelativePaths, is_below
+from imgrank.steps.photos import REMOVED
 
-MISSING, REMOVED = status_of("missing"), status_of("removed")
+MISSING = status_of("missing")
 
 
 class HeldPhotos:
