@@ -71,6 +71,21 @@ class DescriptorTable:
         """Read scattered rows, (n,) int64, as (n, dim) float32; raises as `read` does."""
         return self._finite(read_scattered(self.columns["vectors"], rows, rows + 1))
 
+    def read_checked(self, rows: Ids) -> Floats:
+        """Read scattered rows, and compare each with its checksum.
+
+        Raises:
+            DamagedBundleError: a row does not match.
+        """
+        vectors = read_scattered(self.columns["vectors"], rows, rows + 1)
+        stored = read_scattered(self.columns["crc32"], rows, rows + 1).tolist()
+        for row, vector, checksum in zip(rows.tolist(), vectors, stored, strict=True):
+            if crc32(vector) != checksum:
+                raise DamagedBundleError(
+                    self.path, f"/descriptors/vectors row {row}", "its checksum does not match; the file was damaged"
+                )
+        return self._finite(vectors)
+
     def _finite(self, vectors: Floats) -> Floats:
         # A NaN or infinity anywhere makes the sum of its row not finite: one pass without a mask of the same size.
         if not np.isfinite(vectors.sum(axis=1, dtype=np.float64)).all():

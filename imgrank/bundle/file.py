@@ -132,15 +132,20 @@ def read(path: str | os.PathLike[str]) -> Bundle:
         raise NotABundleError(path, f"no such file; make it with `imgrank index PHOTOS -o {path}`")
     if not path.is_file():
         raise NotABundleError(path, "not a file")
-    file = ReadFile(path)
-    try:
-        with parse_lock(file.fileno(), exclusive=False, bundle=path):
-            file.freeze()
-            with _hdf5_errors(path), h5py.File(file, "r") as root:
-                return _parse(path, file, root)
-    except BaseException:
-        file.close()
-        raise
+    while True:
+        file = ReadFile(path)
+        try:
+            with parse_lock(file.fileno(), exclusive=False, bundle=path):
+                # A file that `compact` put in the place of this one would lend us its journal.
+                if not file.is_current():
+                    file.close()
+                    continue
+                file.freeze()
+                with _hdf5_errors(path), h5py.File(file, "r") as root:
+                    return _parse(path, file, root)
+        except BaseException:
+            file.close()
+            raise
 
 
 @contextlib.contextmanager
@@ -207,7 +212,8 @@ def _parse_images(path: Path, file: ReadFile, root: h5py.File) -> ImageTable:
     same_length(file, layout.IMAGES, per_image, rows)
     if len(views["path-offsets"]) != rows + 1:
         raise DamagedBundleError(path, f"/{layout.IMAGES}/path-offsets", f"should have {rows + 1} rows")
-    return ImageTable(path, np.asarray(group.attrs["root"], dtype=np.uint8).tobytes(), views)
+    root_path = np.asarray(group.attrs["root"], dtype=np.uint8).tobytes()
+    return ImageTable(path, root_path, int_attribute(path, group, "next-id"), views)
 
 
 def _parse_descriptors(path: Path, file: ReadFile, root: h5py.File, rows: int) -> DescriptorTable | None:
@@ -284,12 +290,13 @@ def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Ite
         )
 
 
-def create(path: str | os.PathLike[str], *, root: bytes) -> None:
+def create(path: str | os.PathLike[str], *, root: bytes, bundle_id: str | None = None) -> None:
     """Make an empty bundle; call with the writer's lock held.
 
     Args:
         path: of the new file; it appears whole or not at all.
         root: folder that photo paths are relative to: relative to the bundle's folder, or absolute.
+        bundle_id: None draws one.
     """
     path = Path(path)
     incoming = path.with_name(f"{path.name}.new")
@@ -297,7 +304,7 @@ def create(path: str | os.PathLike[str], *, root: bytes) -> None:
     with h5py.File(incoming, "w", libver=_LIBRARY_VERSIONS, fs_strategy="none") as new:
         new.attrs["format"] = layout.FORMAT_NAME
         new.attrs["format-version"] = layout.FORMAT_VERSION
-        new.attrs["bundle-id"] = uuid.uuid4().hex
+        new.attrs["bundle-id"] = bundle_id or uuid.uuid4().hex
         new.attrs["created-by"] = CREATED_BY
         images = new.create_group(layout.IMAGES)
         images.attrs[layout.VERSION_ATTRIBUTE] = layout.IMAGES_VERSION

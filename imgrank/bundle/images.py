@@ -6,6 +6,7 @@ a compacted file may drop rows and keep ids. Every other group counts in rows.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,22 +19,29 @@ import numpy as np
 from imgrank.arrays import Ids, offsets_of
 from imgrank.bundle import layout
 from imgrank.bundle.provenance import digest_of
-from imgrank.bundle.table import ColumnView, append, append_ragged, create_columns
+from imgrank.bundle.table import ColumnView, append, append_ragged, create_columns, read_scattered
 from imgrank.errors import DamagedBundleError
 from imgrank.records import OK, STATUS_NAMES, ImageRecord
 
+_NUMBERS = struct.Struct("<5Q")
 _RUN = 4096  # rows; changed ones that are nearer to each other are written together
 
 
-def append_images(root: h5py.File, records: Sequence[ImageRecord]) -> Ids:
+def append_images(root: h5py.File, records: Sequence[ImageRecord], ids: Ids | None = None) -> Ids:
     """Add photos inside a transaction.
 
+    Args:
+        root: the bundle.
+        records: the photos.
+        ids: (n,) int64 that ascend, after those that are there; None gives them the next free ones.
+
     Returns:
-        (n,) int64, the ids they got.
+        (n,) int64, their ids.
     """
     group = root[layout.IMAGES]
     first = int(group.attrs["next-id"])
-    ids = np.arange(first, first + len(records), dtype=np.int64)
+    if ids is None:
+        ids = np.arange(first, first + len(records), dtype=np.int64)
     append(group["id"], ids)
     append_ragged(group["path-offsets"], [len(record.path) for record in records])
     append(group["path-bytes"], np.frombuffer(b"".join(record.path for record in records), dtype=np.uint8))
@@ -45,8 +53,14 @@ def append_images(root: h5py.File, records: Sequence[ImageRecord]) -> Ids:
     append(group["height"], [record.height for record in records])
     append(group["status"], [record.status for record in records])
     append(group["crc32"], [row_checksum(int(i), record) for i, record in zip(ids, records, strict=True)])
-    group.attrs["next-id"] = first + len(records)
+    if len(ids):
+        group.attrs["next-id"] = np.uint64(ids[-1] + 1)
     return ids
+
+
+def set_next_id(root: h5py.File, number: int) -> None:
+    """Say which id the next photo gets, inside a transaction: ids of rows that are not here must not come again."""
+    root[layout.IMAGES].attrs["next-id"] = np.uint64(number)
 
 
 def mark_images(root: h5py.File, rows: Sequence[int], status: int) -> None:
@@ -107,8 +121,8 @@ def row_checksum(image_id: int, record: ImageRecord) -> int:
 
     The status is not in it: it is the one field that may change later.
     """
-    numbers = np.array([image_id, record.size, record.mtime_ns & (2**64 - 1), record.width, record.height], "<u8")
-    return zlib.crc32(record.path, zlib.crc32(record.digest, zlib.crc32(numbers.tobytes())))
+    numbers = _NUMBERS.pack(image_id, record.size, record.mtime_ns & (2**64 - 1), record.width, record.height)
+    return zlib.crc32(record.path, zlib.crc32(record.digest, zlib.crc32(numbers)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +131,7 @@ class ImageTable:
 
     path: Path  # of the bundle
     root: bytes  # as stored: relative to the bundle's folder, or absolute
+    next_id: int  # what the next photo gets
     columns: dict[str, ColumnView]
 
     def __len__(self) -> int:
@@ -139,27 +154,35 @@ class ImageTable:
 
     def record(self, row: int) -> ImageRecord:
         """Read one row and check its CRC32."""
-        start, stop = (int(x) for x in self.columns["path-offsets"].read(row, row + 2))
-        if stop < start:
-            raise DamagedBundleError(self.path, "/images/path-offsets", f"row {row} ends before it begins")
-        fields = {
-            name: self.columns[name].read(row, row + 1)[0]
-            for name in ("id", "size", "mtime-ns", "width", "height", "status", "digest", "crc32")
-        }
-        record = ImageRecord(
-            path=self.columns["path-bytes"].read(start, stop).tobytes(),
-            size=int(fields["size"]),
-            mtime_ns=int(fields["mtime-ns"]),
-            digest=fields["digest"].tobytes(),
-            width=int(fields["width"]),
-            height=int(fields["height"]),
-            status=int(fields["status"]),
-        )
-        if row_checksum(int(fields["id"]), record) != int(fields["crc32"]):
+        return self.records(np.array([row]))[0]
+
+    def records(self, rows: Ids) -> list[ImageRecord]:
+        """Read scattered rows, (n,) int64, and check the CRC32 of each.
+
+        Raises:
+            DamagedBundleError: one does not match.
+        """
+        bounds = [read_scattered(self.columns["path-offsets"], rows + k, rows + k + 1).astype(np.int64) for k in (0, 1)]
+        starts, stops = bounds
+        if (stops < starts).any() or (len(stops) and int(stops.max()) > len(self.columns["path-bytes"])):
             raise DamagedBundleError(
-                self.path, f"/images row {row}", "its checksum does not match; the file was damaged"
+                self.path, "/images/path-offsets", "a path ends before it begins, or past the last"
             )
-        return record
+        raw = read_scattered(self.columns["path-bytes"], starts, stops).tobytes()
+        ends = np.cumsum(stops - starts).tolist()
+        names = ("id", "size", "mtime-ns", "width", "height", "status", "crc32")
+        numbers = [read_scattered(self.columns[name], rows, rows + 1).tolist() for name in names]
+        digests = read_scattered(self.columns["digest"], rows, rows + 1)
+        found = []
+        for place, (image_id, size, mtime, width, height, status, checksum) in enumerate(zip(*numbers, strict=True)):
+            path = raw[ends[place - 1] if place else 0 : ends[place]]
+            record = ImageRecord(path, size, mtime, digests[place].tobytes(), width, height, status)
+            if row_checksum(image_id, record) != checksum:
+                raise DamagedBundleError(
+                    self.path, f"/images row {rows[place]}", "its checksum does not match; the file was damaged"
+                )
+            found.append(record)
+        return found
 
     def paths(self) -> list[bytes]:
         """Return every path, relative to the root, in row order."""

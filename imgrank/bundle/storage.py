@@ -97,6 +97,13 @@ class ReadFile(_SeekableFile):
         super().__init__(path, os.O_RDONLY)
         self._pages: Mapping[int, bytes] = {}
 
+    def is_current(self) -> bool:
+        """Return whether the file that was opened is still the one of its name."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except FileNotFoundError:
+            return False
+
     def freeze(self) -> None:
         """Look at the journal and the size of the file; call with the parse lock held, before any read."""
         self._size = os.fstat(self._fd).st_size

@@ -1,0 +1,226 @@
+"""Copying photos of bundles into a new one: their rows, descriptors and tokens, as they are stored.
+
+`compact`, `merge` and `split` are this with other rows. The new bundle grows beside its place and appears there, whole,
+when its graph is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imgrank.arrays import Ids, offsets_of
+from imgrank.bundle import file
+from imgrank.bundle.descriptors import append_descriptors, create_descriptors
+from imgrank.bundle.images import append_images, set_next_id
+from imgrank.bundle.journal import journal_path, sync_folder
+from imgrank.bundle.tokens import TokenTable, append_tokens, create_tokens, write_proof
+from imgrank.errors import InputError
+from imgrank.progress import SILENT, Advance, Reporter
+from imgrank.steps.build_index import GraphState, build_index
+
+PART = 1024  # rows of one commit
+_ROOM = 1.05  # of the bytes that are copied, so much must be free
+
+PathOf = Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What is taken of one bundle.
+
+    Attributes:
+        bundle: open.
+        rows: (n,) int64 image rows, ascending.
+        ids: (n,) int64, the ids they get.
+        path_of: makes a stored path of the new bundle of one of this.
+    """
+
+    bundle: file.Bundle
+    rows: Ids
+    ids: Ids
+    path_of: PathOf
+
+
+def as_it_is(path: bytes) -> bytes:
+    """Return a stored path: for a bundle whose root stays."""
+    return path
+
+
+def copy_bundle(
+    target: Path,
+    sources: Sequence[Source],
+    *,
+    root: bytes,
+    caches: Sequence[str],
+    bundle_id: str | None = None,
+    next_id: int | None = None,
+    reporter: Reporter = SILENT,
+) -> None:
+    """Make a bundle of rows of others, with a graph where the first of them has one.
+
+    Args:
+        target: where it goes; what is there is replaced in the end.
+        sources: whose descriptors and caches fit together; ids ascend over all of them.
+        root: as it is stored.
+        caches: token caches to copy, which all sources have.
+        bundle_id: None draws one.
+        next_id: None is one more than the last.
+        reporter: hears of progress.
+
+    Raises:
+        InputError: the disk has no room for it.
+        DamagedBundleError: a row that is copied does not match its checksum.
+    """
+    _check_room(target, sources, caches)
+    first = sources[0].bundle
+    with _incoming(target) as path:
+        file.create(path, root=root, bundle_id=bundle_id)
+        total = sum(len(source.rows) for source in sources) * (1 + len(caches))
+        with file.Writer(path) as writer, reporter.bar(total, "copy", "row") as advance:
+            if first.descriptor_table is not None:
+                table = first.descriptor_table
+                with writer.transaction() as h5:
+                    create_descriptors(h5, table.dim, table.provenance, table.projection())
+            for source in sources:
+                _copy_images(writer, source, advance)
+            if next_id is not None:
+                with writer.transaction() as h5:
+                    set_next_id(h5, next_id)
+            for name in caches:
+                _copy_cache(writer, name, sources, advance)
+        if first.graph_table is not None:
+            build_index(path, GraphState.from_json(first.graph_table.provenance.settings).graph, reporter=reporter)
+
+
+@contextlib.contextmanager
+def _incoming(target: Path) -> Iterator[Path]:
+    """Give a name beside the target, and put what is there in its place if the block ends well."""
+    path = target.with_name(f"{target.name}.incoming")
+
+    def clear() -> None:
+        for left in (path, journal_path(path)):
+            left.unlink(missing_ok=True)
+
+    clear()  # of a run that was killed
+    try:
+        yield path
+        path.replace(target)
+        sync_folder(target.absolute().parent)
+    except BaseException:
+        clear()
+        raise
+
+
+def _check_room(target: Path, sources: Sequence[Source], caches: Sequence[str]) -> None:
+    needed = 0.0
+    for source in sources:
+        share = len(source.rows) / max(1, len(source.bundle.images))
+        columns = list(source.bundle.images.columns.values())
+        if source.bundle.descriptor_table is not None:
+            columns += source.bundle.descriptor_table.columns.values()
+        for name in caches:
+            columns += source.bundle.tokens(name).columns.values()
+        needed += share * sum(len(column) * column.row_bytes for column in columns)
+    free = shutil.disk_usage(target.absolute().parent).free
+    if needed * _ROOM > free:
+        raise InputError(
+            f"the new file needs about {needed * _ROOM / 2**20:.0f} MiB beside the old one, and {free / 2**20:.0f} MiB "
+            f"are free in {target.absolute().parent}; make room, or write to another disk"
+        )
+
+
+def _copy_images(writer: file.Writer, source: Source, advance: Advance) -> None:
+    images, descriptors = source.bundle.images, source.bundle.descriptor_table
+    for start in range(0, len(source.rows), PART):
+        rows = source.rows[start : start + PART]
+        records = [replace(record, path=source.path_of(record.path)) for record in images.records(rows)]
+        vectors = None if descriptors is None else descriptors.read_checked(rows)
+        with writer.transaction() as h5:
+            append_images(h5, records, ids=source.ids[start : start + PART])
+            if vectors is not None:
+                append_descriptors(h5, vectors)
+        advance(len(rows))
+
+
+def _copy_cache(writer: file.Writer, name: str, sources: Sequence[Source], advance: Advance) -> None:
+    """Copy the tokens of the first rows, up to the first that is not cached."""
+    first = sources[0].bundle.tokens(name)
+    codebooks = None if first.codebooks is None else first.codebooks.read()
+    with writer.transaction() as h5:
+        create_tokens(h5, name, first.kind, first.codec, first.token_columns, first.provenance, codebooks=codebooks)
+    copied = 0
+    for source in sources:
+        table = source.bundle.tokens(name)
+        rows = source.rows[source.rows < len(table)]
+        for start in range(0, len(rows), PART):
+            part = rows[start : start + PART]
+            images = table.read(part.tolist())
+            with writer.transaction() as h5:
+                append_tokens(h5, name, images)
+            advance(len(part))
+        copied += len(rows)
+        if len(rows) < len(source.rows):
+            break
+    proof = _joined_proof(name, sources, copied)
+    if proof is not None:
+        with writer.transaction() as h5:
+            write_proof(h5, name, *proof)
+
+
+def _joined_proof(name: str, sources: Sequence[Source], copied: int) -> tuple[dict[str, npt.NDArray[Any]], str] | None:
+    """Return what is left of the proofs of a cache: queries and pairs whose photos are all there."""
+    parts: list[dict[str, npt.NDArray[Any]]] = []
+    facts, base = "", 0
+    for source in sources:
+        table: TokenTable = source.bundle.tokens(name)
+        if table.proof is not None and facts in ("", table.proof.facts):
+            facts = table.proof.facts
+            new_row = np.full(len(source.bundle.images), -1, dtype=np.int64)
+            new_row[source.rows] = base + np.arange(len(source.rows))
+            new_row[new_row >= copied] = -1
+            parts += _proof_queries(table.proof.read(), new_row)
+        base += len(source.rows)
+    if not parts:
+        return None
+    together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key != "candidates"}
+    pairs = [np.stack([np.full(len(part["candidates"]), n), part["candidates"]], 1) for n, part in enumerate(parts)]
+    together["offsets"] = offsets_of([len(part["codes"]) for part in parts])
+    together["pairs"] = np.concatenate(pairs).astype("<u4")
+    return together, facts
+
+
+def _proof_queries(arrays: dict[str, npt.NDArray[Any]], new_row: Ids) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    offsets, pairs = arrays["offsets"].astype(np.int64), arrays["pairs"].astype(np.int64)
+    for number, row in enumerate(arrays["queries"].astype(np.int64).tolist()):
+        candidates = new_row[pairs[:, 1]]
+        mine = (pairs[:, 0] == number) & (candidates >= 0)
+        if new_row[row] < 0 or not mine.any():
+            continue
+        part = slice(offsets[number], offsets[number + 1])
+        yield {
+            "queries": np.array([new_row[row]], "<u4"),
+            **{key: arrays[key][part] for key in ("codes", "scales", "position")},
+            **{key: arrays[key][number : number + 1] for key in ("grid", "tiles")},
+            "candidates": candidates[mine],
+            "logits": arrays["logits"][mine],
+        }
+
+
+def refuse_present(paths: Sequence[Path], force: bool) -> None:
+    """Raise where a file would be written over.
+
+    Raises:
+        InputError: there is one, and `force` is not set.
+    """
+    there = [path for path in paths if os.path.lexists(path)]
+    if there and not force:
+        raise InputError(f"{there[0]} is there already; choose another name, or give --force to write over it")
