@@ -9,6 +9,7 @@ ImgrankError                     something failed                               
 ├── BundleError                  the bundle cannot answer (.path)                        exit 4
 │   ├── NotABundleError          not HDF5, or HDF5 without the imgrank format attribute
 │   ├── FormatVersionError       written by a newer imgrank (.found, .supported)
+│   ├── OutdatedBundleError      of an older format, which is read and not written (.found, .current)
 │   ├── DamagedBundleError       a part fails its checks (.part)
 │   ├── MissingGroupError        a step has not run yet (.group); the message names the command
 │   ├── StaleGroupError          built from inputs that have changed since (.group)
@@ -93,6 +94,16 @@ class FormatVersionError(BundleError):
             "upgrade with: pip install --upgrade imgrank",
         )
         self.found, self.supported = found, supported
+
+
+class OutdatedBundleError(BundleError):
+    """The bundle is of an older format version: it can be read, and not written."""
+
+    def __init__(self, path: str | os.PathLike[str], found: int, current: int) -> None:
+        super().__init__(
+            path, f"is of format version {found}, and version {current} is written; run `imgrank migrate {path}` first"
+        )
+        self.found, self.current = found, current
 
 
 class DamagedBundleError(BundleError):

@@ -16,6 +16,7 @@ STATUS_NAMES = (
     "out-of-memory",
     "changed",  # another content than the one that was embedded
     "removed",  # taken out of the collection; its row stays until the bundle is compacted
+    "damaged",  # what was kept of it did not match its checksum, and was dropped
 )
 OK = 0
 

@@ -22,6 +22,7 @@ SHARED = {
     "prefetch",
     "pretrained",
     "sizes",
+    "user_cache",
 }
 SIBLINGS = {"images", "encode", "bundle", "index", "mllm", "tokens", "local"}
 ALLOWED = {  # folder -> folders it may import beside itself and the shared modules

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from imgrank.arrays import crc32
 from imgrank.bundle import layout
-from imgrank.bundle.provenance import int_attribute
+from imgrank.bundle.attributes import int_attribute, text_attribute
 from imgrank.bundle.storage import ReadFile
 from imgrank.bundle.table import ColumnView, append, create_columns, view_columns
 from imgrank.errors import DamagedBundleError
@@ -85,4 +85,4 @@ def view_arrays(file: ReadFile, group: h5py.Group, types: Mapping[str, tuple[str
             raise DamagedBundleError(path, f"{group.name}/{name}", f"is not an array of {axes} axes")
         views |= view_columns(file, group, [layout.Column(name, dtype, dataset.shape[1:])])
         checksums[name] = int_attribute(path, dataset, "crc32")
-    return CheckedArrays(path, group.name, views, checksums, advice, str(group.attrs.get("facts", "")))
+    return CheckedArrays(path, group.name, views, checksums, advice, text_attribute(path, group, "facts", ""))

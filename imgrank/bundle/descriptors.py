@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
-from imgrank.arrays import Floats, Ids, crc32
+from imgrank.arrays import Floats, Ids, crc32, crc32_of_bytes
 from imgrank.bundle import layout
 from imgrank.bundle.checked import CheckedArrays, write_arrays
 from imgrank.bundle.provenance import Provenance, digest_of, write_provenance
@@ -63,30 +65,33 @@ class DescriptorTable:
         """Read rows [start, stop) as (n, dim) float32.
 
         Raises:
-            DamagedBundleError: a row is not finite.
+            DamagedBundleError: a row does not match its checksum, or is not finite.
         """
-        return self._finite(self.columns["vectors"].read(start, stop))
+        vectors = self.columns["vectors"].read(start, stop)
+        return self._checked(vectors, self.columns["crc32"].read(start, stop), start)
 
     def read_rows(self, rows: Ids) -> Floats:
         """Read scattered rows, (n,) int64, as (n, dim) float32; raises as `read` does."""
-        return self._finite(read_scattered(self.columns["vectors"], rows, rows + 1))
+        vectors, checksums = (read_scattered(self.columns[name], rows, rows + 1) for name in ("vectors", "crc32"))
+        return self._checked(vectors, checksums, rows)
 
-    def read_checked(self, rows: Ids) -> Floats:
-        """Read scattered rows, and compare each with its checksum.
+    def damaged(self, start: int, stop: int) -> Ids:
+        """Return the rows in [start, stop) that do not match their checksums."""
+        vectors, checksums = (self.columns[name].read(start, stop) for name in ("vectors", "crc32"))
+        return start + np.array(list(self._mismatches(vectors, checksums)), dtype=np.int64)
 
-        Raises:
-            DamagedBundleError: a row does not match.
-        """
-        vectors = read_scattered(self.columns["vectors"], rows, rows + 1)
-        stored = read_scattered(self.columns["crc32"], rows, rows + 1).tolist()
-        for row, vector, checksum in zip(rows.tolist(), vectors, stored, strict=True):
-            if crc32(vector) != checksum:
-                raise DamagedBundleError(
-                    self.path, f"/descriptors/vectors row {row}", "its checksum does not match; the file was damaged"
-                )
-        return self._finite(vectors)
+    def _mismatches(self, vectors: Floats, checksums: npt.NDArray[np.uint32]) -> Iterator[int]:
+        size = self.columns["vectors"].row_bytes
+        memory = vectors.reshape(-1).view(np.uint8).data
+        for place, checksum in enumerate(checksums.tolist()):
+            if crc32_of_bytes(memory[place * size : (place + 1) * size]) != checksum:
+                yield place
 
-    def _finite(self, vectors: Floats) -> Floats:
+    def _checked(self, vectors: Floats, checksums: npt.NDArray[np.uint32], rows: Ids | int) -> Floats:
+        for place in self._mismatches(vectors, checksums):
+            row = rows + place if isinstance(rows, int) else rows[place]
+            reason = "its checksum does not match; the file was damaged: restore a copy, or see `imgrank check`"
+            raise DamagedBundleError(self.path, f"/descriptors/vectors row {row}", reason)
         # A NaN or infinity anywhere makes the sum of its row not finite: one pass without a mask of the same size.
         if not np.isfinite(vectors.sum(axis=1, dtype=np.float64)).all():
             raise DamagedBundleError(self.path, "/descriptors/vectors", "holds NaN or infinity; the file was damaged")

@@ -8,33 +8,39 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import h5py
 import numpy as np
 
 from imgrank.bundle import layout
+from imgrank.bundle.attributes import bytes_attribute, int_attribute, set_text, text_attribute
 from imgrank.bundle.checked import view_arrays
 from imgrank.bundle.descriptors import DescriptorTable
 from imgrank.bundle.graph import GraphTable
 from imgrank.bundle.images import ImageTable
 from imgrank.bundle.journal import sync_folder
 from imgrank.bundle.lock import parse_lock, writer_lock
-from imgrank.bundle.provenance import (
-    CREATED_BY,
-    check_version,
-    int_attribute,
-    read_provenance,
-    text_attribute,
-)
+from imgrank.bundle.probe import remember, require_parsable
+from imgrank.bundle.provenance import CREATED_BY, check_version, read_provenance
 from imgrank.bundle.storage import ReadFile, ShadowFile, recover
 from imgrank.bundle.table import append, create_columns, same_length, view_columns
-from imgrank.bundle.tokens import TokenColumn, TokenTable
-from imgrank.errors import DamagedBundleError, FormatVersionError, MissingGroupError, NotABundleError, SettingsError
+from imgrank.bundle.tokens import TokenColumn, TokenTable, is_cache_name
+from imgrank.errors import (
+    BundleError,
+    DamagedBundleError,
+    FormatVersionError,
+    MissingGroupError,
+    NotABundleError,
+    OutdatedBundleError,
+    SettingsError,
+)
+
+Part = TypeVar("Part")
 
 # Extensible-array chunk tables and version-3 superblocks, readable by HDF5 1.10 and newer.
 _LIBRARY_VERSIONS = ("v110", "v110")
@@ -46,6 +52,7 @@ class Bundle:
 
     path: Path
     file: ReadFile
+    version: int  # of the format
     bundle_id: str
     created_by: str
     images: ImageTable
@@ -117,21 +124,30 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def read(path: str | os.PathLike[str]) -> Bundle:
+def read(path: str | os.PathLike[str], faults: dict[str, BundleError] | None = None) -> Bundle:
     """Open a bundle for reading, in its last committed state.
 
-    Works beside a running writer, and on a read-only disk.
+    Works beside a running writer, and on a read-only disk. A file that this user has not opened before is parsed in a
+    child process first; see `imgrank.bundle.probe`. `faults` is for `parse`.
 
     Raises:
         NotABundleError: no file, not HDF5, or not an imgrank bundle.
         FormatVersionError: written by a newer imgrank.
         DamagedBundleError: its structure fails a check.
     """
-    path = Path(path)
-    if not path.exists():
-        raise NotABundleError(path, f"no such file; make it with `imgrank index PHOTOS -o {path}`")
-    if not path.is_file():
-        raise NotABundleError(path, "not a file")
+    path = _existing(path)
+    require_parsable(path)
+    return parse(path, faults)
+
+
+def parse(path: Path, faults: dict[str, BundleError] | None = None) -> Bundle:
+    """Open a bundle for reading, trusting that HDF5 can parse it; raises as `read` does.
+
+    Args:
+        path: the file.
+        faults: takes the parts, descriptors, graph and caches, that cannot be read, by HDF5 path; they are then as if
+            they were not there. None raises at the first.
+    """
     while True:
         file = ReadFile(path)
         try:
@@ -142,10 +158,19 @@ def read(path: str | os.PathLike[str]) -> Bundle:
                     continue
                 file.freeze()
                 with _hdf5_errors(path), h5py.File(file, "r") as root:
-                    return _parse(path, file, root)
+                    return _parse(path, file, root, faults)
         except BaseException:
             file.close()
             raise
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise NotABundleError(path, f"no such file; make it with `imgrank index PHOTOS -o {path}`")
+    if not path.is_file():
+        raise NotABundleError(path, "not a file")
+    return path
 
 
 @contextlib.contextmanager
@@ -161,31 +186,63 @@ def _hdf5_errors(path: Path) -> Iterator[None]:
         TypeError,
         UnicodeDecodeError,
         OverflowError,
+        RecursionError,
     ) as error:
         raise DamagedBundleError(path, "HDF5 structure", f"cannot be read ({error}); restore a copy") from error
 
 
-def _parse(path: Path, file: ReadFile, root: h5py.File) -> Bundle:
-    if root.attrs.get("format") != layout.FORMAT_NAME:
+def _parse(path: Path, file: ReadFile, root: h5py.File, faults: dict[str, BundleError] | None) -> Bundle:
+    if text_attribute(path, root, "format", "") != layout.FORMAT_NAME:
         raise NotABundleError(path, "an HDF5 file, but not an imgrank bundle (no `format` attribute)")
     version = int_attribute(path, root, "format-version")
     if version > layout.FORMAT_VERSION:
         raise FormatVersionError(path, "the bundle format", version, layout.FORMAT_VERSION)
     images = _parse_images(path, file, root)
     rows = len(images)
-    tables = dict(_parse_tokens(path, file, root, rows))
+
+    def part(name: str, parse_it: Callable[[], Part | None]) -> Part | None:
+        """Parse a part that the rest can do without; where faults are collected, one that fails is as if not there."""
+        try:
+            with _hdf5_errors(path):
+                return parse_it()
+        except BundleError as error:
+            if faults is None:
+                raise
+            faults[name] = error
+            return None
+
+    tables: dict[str, TokenTable] = {}
+    caches = part(f"/{layout.TOKENS}", lambda: _child(path, root, layout.TOKENS))
+    for name in _names(path, caches):
+        table = part(f"/{layout.TOKENS}/{name}", lambda name=name: _parse_cache(path, file, caches, name, rows))  # type: ignore[misc]
+        if table is not None:
+            tables[name] = table
     unfinished = {name: tables.pop(name) for name in list(tables) if name.startswith(layout.UNFINISHED)}
     return Bundle(
         path=path,
         file=file,
+        version=version,
         bundle_id=text_attribute(path, root, "bundle-id"),
         created_by=text_attribute(path, root, "created-by"),
         images=images,
-        descriptor_table=_parse_descriptors(path, file, root, rows),
-        graph_table=_parse_graph(path, file, root),
+        descriptor_table=part(f"/{layout.DESCRIPTORS}", lambda: _parse_descriptors(path, file, root, rows)),
+        graph_table=part(f"/{layout.GRAPH}", lambda: _parse_graph(path, file, root)),
         token_tables=tables,
         unfinished=unfinished,
     )
+
+
+def _names(path: Path, group: h5py.Group | None) -> list[str]:
+    """Return the names of caches, each of which can be one."""
+    if group is None:
+        return []
+    if len(group) > layout.MAX_CACHES:
+        raise DamagedBundleError(path, group.name, f"holds {len(group)} caches, at most {layout.MAX_CACHES} can be")
+    names = [str(name) for name in group]
+    for name in names:
+        if not is_cache_name(name.removeprefix(layout.UNFINISHED)):
+            raise DamagedBundleError(path, group.name, f"has a cache {name!r}, which cannot be the name of one")
+    return names
 
 
 def _child(path: Path, parent: h5py.Group, name: str) -> h5py.Group | None:
@@ -203,7 +260,7 @@ def _parse_images(path: Path, file: ReadFile, root: h5py.File) -> ImageTable:
     group = _child(path, root, layout.IMAGES)
     if group is None:
         raise DamagedBundleError(path, f"/{layout.IMAGES}", "missing")
-    check_version(path, group, layout.IMAGES_VERSION)
+    images_version = check_version(path, group, layout.IMAGES_VERSION)
     views = view_columns(file, group, layout.IMAGE_COLUMNS)
     rows = len(views["id"])
     if rows > layout.MAX_IMAGES:
@@ -212,8 +269,8 @@ def _parse_images(path: Path, file: ReadFile, root: h5py.File) -> ImageTable:
     same_length(file, layout.IMAGES, per_image, rows)
     if len(views["path-offsets"]) != rows + 1:
         raise DamagedBundleError(path, f"/{layout.IMAGES}/path-offsets", f"should have {rows + 1} rows")
-    root_path = np.asarray(group.attrs["root"], dtype=np.uint8).tobytes()
-    return ImageTable(path, root_path, int_attribute(path, group, "next-id"), views)
+    root_path = bytes_attribute(path, group, "root", layout.MAX_ROOT)
+    return ImageTable(path, root_path, int_attribute(path, group, "next-id"), views, images_version)
 
 
 def _parse_descriptors(path: Path, file: ReadFile, root: h5py.File, rows: int) -> DescriptorTable | None:
@@ -255,39 +312,53 @@ def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | No
     return GraphTable(path, provenance, checked, numbers)
 
 
-def _parse_tokens(path: Path, file: ReadFile, root: h5py.File, rows: int) -> Iterator[tuple[str, TokenTable]]:
-    caches = _child(path, root, layout.TOKENS)
-    for name in caches or ():
-        group = _child(path, caches, name)
-        columns_group = _child(path, group, "columns") if group is not None else None
-        if group is None or columns_group is None:
-            raise DamagedBundleError(path, f"/{layout.TOKENS}/{name}", "has no columns")
-        provenance = read_provenance(path, group, layout.TOKENS_VERSION)
-        images = view_columns(file, group, layout.TOKEN_IMAGE_COLUMNS)
-        cached = len(images["crc32"])
-        same_length(file, f"{layout.TOKENS}/{name}", {k: images[k] for k in ("grid", "status")}, cached)
-        if len(images["offsets"]) != cached + 1 or cached > rows:
-            raise DamagedBundleError(path, f"/{layout.TOKENS}/{name}/offsets", "does not match the images")
-        schema = json.loads(text_attribute(path, group, "columns"))
-        token_columns = tuple(TokenColumn(str(n), str(d), tuple(int(x) for x in tail)) for n, d, tail in schema)
-        columns = view_columns(file, columns_group, [layout.Column(c.name, c.dtype, c.tail) for c in token_columns])
-        codebooks, proof = _child(path, group, layout.CODEBOOKS), _child(path, group, layout.PROOF)
-        advice = "restore a copy, or make the cache again with `imgrank cache-tokens --overwrite`"
-        yield (
-            name,
-            TokenTable(
-                path=path,
-                name=name,
-                kind=text_attribute(path, group, "kind"),
-                codec=text_attribute(path, group, "codec"),
-                provenance=provenance,
-                token_columns=token_columns,
-                images=images,
-                columns=columns,
-                codebooks=None if codebooks is None else view_arrays(file, codebooks, layout.CODEBOOK_ARRAYS, advice),
-                proof=None if proof is None else view_arrays(file, proof, layout.PROOF_ARRAYS, advice),
-            ),
-        )
+def _parse_cache(path: Path, file: ReadFile, caches: h5py.Group, name: str, rows: int) -> TokenTable:
+    where = f"/{layout.TOKENS}/{name}"
+    group = _child(path, caches, name)
+    columns_group = _child(path, group, "columns") if group is not None else None
+    if group is None or columns_group is None:
+        raise DamagedBundleError(path, where, "has no columns")
+    provenance = read_provenance(path, group, layout.TOKENS_VERSION)
+    images = view_columns(file, group, layout.TOKEN_IMAGE_COLUMNS)
+    cached = len(images["crc32"])
+    same_length(file, where[1:], {key: view for key, view in images.items() if key != "offsets"}, cached)
+    if len(images["offsets"]) != cached + 1 or cached > rows:
+        raise DamagedBundleError(path, f"{where}/offsets", "does not match the images")
+    token_columns = _token_columns(path, where, text_attribute(path, group, "columns"))
+    columns = view_columns(file, columns_group, [layout.Column(c.name, c.dtype, c.tail) for c in token_columns])
+    codebooks, proof = _child(path, group, layout.CODEBOOKS), _child(path, group, layout.PROOF)
+    advice = "restore a copy, or make the cache again with `imgrank cache-tokens --overwrite`"
+    return TokenTable(
+        path=path,
+        name=name,
+        kind=text_attribute(path, group, "kind"),
+        codec=text_attribute(path, group, "codec"),
+        provenance=provenance,
+        token_columns=token_columns,
+        images=images,
+        columns=columns,
+        codebooks=None if codebooks is None else view_arrays(file, codebooks, layout.CODEBOOK_ARRAYS, advice),
+        proof=None if proof is None else view_arrays(file, proof, layout.PROOF_ARRAYS, advice),
+        version=int_attribute(path, group, layout.VERSION_ATTRIBUTE),
+    )
+
+
+def _token_columns(path: Path, where: str, text: str) -> tuple[TokenColumn, ...]:
+    """Read the attribute that lists the columns: few, of plain numbers."""
+    try:
+        listed = json.loads(text)
+        columns = tuple(TokenColumn(str(name), str(dtype), tuple(map(int, tail))) for name, dtype, tail in listed)
+        types = [np.dtype(column.dtype) for column in columns]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedBundleError(path, f"{where}@columns", f"cannot be read ({error})") from error
+    plain = all(dtype.kind in "iuf" and dtype.isnative and dtype.subdtype is None for dtype in types)
+    small = len(columns) <= layout.MAX_COLUMNS and all(
+        len(column.tail) <= 2 and all(0 < size <= layout.MAX_DIM for size in column.tail) for column in columns
+    )
+    names = {column.name for column in columns}
+    if not plain or not small or len(names) != len(columns) or not all(map(is_cache_name, names)):
+        raise DamagedBundleError(path, f"{where}@columns", "lists what cannot be columns of tokens")
+    return columns
 
 
 def create(path: str | os.PathLike[str], *, root: bytes, bundle_id: str | None = None) -> None:
@@ -302,10 +373,10 @@ def create(path: str | os.PathLike[str], *, root: bytes, bundle_id: str | None =
     incoming = path.with_name(f"{path.name}.new")
     # No space manager: a block that was freed is never used again, so what an earlier reader knows of stays as it was.
     with h5py.File(incoming, "w", libver=_LIBRARY_VERSIONS, fs_strategy="none") as new:
-        new.attrs["format"] = layout.FORMAT_NAME
+        set_text(new, "format", layout.FORMAT_NAME)
         new.attrs["format-version"] = layout.FORMAT_VERSION
-        new.attrs["bundle-id"] = bundle_id or uuid.uuid4().hex
-        new.attrs["created-by"] = CREATED_BY
+        set_text(new, "bundle-id", bundle_id or uuid.uuid4().hex)
+        set_text(new, "created-by", CREATED_BY)
         images = new.create_group(layout.IMAGES)
         images.attrs[layout.VERSION_ATTRIBUTE] = layout.IMAGES_VERSION
         images.attrs["next-id"] = np.uint64(0)
@@ -316,6 +387,7 @@ def create(path: str | os.PathLike[str], *, root: bytes, bundle_id: str | None =
         os.fsync(file.fileno())
     incoming.replace(path)
     sync_folder(path.absolute().parent)
+    remember(path)
 
 
 @contextlib.contextmanager
@@ -345,8 +417,8 @@ class Writer:
     Each transaction is one commit: a reader sees all of it or nothing, also if this process is killed inside it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, wait: float = 0.0) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], *, wait: float = 0.0, migrating: bool = False) -> None:
+        self.path, self._migrating = Path(path), migrating
         self._lock = writer_lock(self.path, wait=wait)
 
     def __enter__(self) -> Self:
@@ -355,6 +427,7 @@ class Writer:
         Raises:
             BundleLockedError: another process is writing.
             SettingsError: there is no folder to write it in.
+            OutdatedBundleError: it is of an older format.
         """
         if not self.path.absolute().parent.is_dir():
             raise SettingsError(f"{self.path}: its folder does not exist; make it first, or choose another place")
@@ -362,10 +435,17 @@ class Writer:
         try:
             if self.path.exists():
                 recover(self.path)
+                self._check_version()
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
         return self
+
+    def _check_version(self) -> None:
+        """Refuse to write into a bundle of an older format, whose rows would then be of two kinds."""
+        with read(self.path) as opened:
+            if opened.version < layout.FORMAT_VERSION and not self._migrating:
+                raise OutdatedBundleError(self.path, opened.version, layout.FORMAT_VERSION)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -395,6 +475,7 @@ class Writer:
                 raise
             root.close()
             shadow.commit()
+            remember(self.path)
         except BaseException:
             shadow.discard()
             raise

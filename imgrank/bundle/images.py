@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,10 @@ from imgrank.bundle.table import ColumnView, append, append_ragged, create_colum
 from imgrank.errors import DamagedBundleError
 from imgrank.records import OK, STATUS_NAMES, ImageRecord
 
+Statuses = np.ndarray[tuple[int], np.dtype[np.uint8]]
+_TWICE = 17  # a status is stored in both halves of its byte, so that a flipped bit shows
 _NUMBERS = struct.Struct("<5Q")
+MAX_PATH = 2**16  # bytes
 _RUN = 4096  # rows; changed ones that are nearer to each other are written together
 
 
@@ -51,7 +54,7 @@ def append_images(root: h5py.File, records: Sequence[ImageRecord], ids: Ids | No
     append(group["digest"], digests.reshape(-1, 16))
     append(group["width"], [record.width for record in records])
     append(group["height"], [record.height for record in records])
-    append(group["status"], [record.status for record in records])
+    append(group["status"], [record.status * _TWICE for record in records])
     append(group["crc32"], [row_checksum(int(i), record) for i, record in zip(ids, records, strict=True)])
     if len(ids):
         group.attrs["next-id"] = np.uint64(ids[-1] + 1)
@@ -69,7 +72,7 @@ def mark_images(root: h5py.File, rows: Sequence[int], status: int) -> None:
         column = root[layout.IMAGES]["status"]
         statuses = column[:]
         changed = np.unique(np.asarray(rows, dtype=np.int64))
-        statuses[changed] = status
+        statuses[changed] = status * _TWICE
         # Runs of rows, so that only their pages change.
         for run in np.split(changed, np.flatnonzero(np.diff(changed) > _RUN) + 1):
             column[run[0] : run[-1] + 1] = statuses[run[0] : run[-1] + 1]
@@ -116,6 +119,11 @@ def set_root(root: h5py.File, folder: bytes) -> None:
     root[layout.IMAGES].attrs["root"] = np.frombuffer(folder, dtype=np.uint8)
 
 
+def stays_inside(path: bytes) -> bool:
+    """Return whether a stored path cannot lead out of the root by its name."""
+    return not path.startswith(b"/") and not (b".." in path and b".." in path.split(b"/")) and b"\0" not in path
+
+
 def row_checksum(image_id: int, record: ImageRecord) -> int:
     """Return the CRC32 of one row: id, size, mtime-ns, width, height (little-endian), digest, path.
 
@@ -133,6 +141,7 @@ class ImageTable:
     root: bytes  # as stored: relative to the bundle's folder, or absolute
     next_id: int  # what the next photo gets
     columns: dict[str, ColumnView]
+    version: int = layout.IMAGES_VERSION
 
     def __len__(self) -> int:
         """Return the number of rows, those of unreadable photos included."""
@@ -145,12 +154,21 @@ class ImageTable:
             raise DamagedBundleError(self.path, "/images/id", "ids do not ascend")
         return ids
 
-    def statuses(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    def statuses(self) -> Statuses:
         """Return (n,) uint8, indices into `imgrank.records.STATUS_NAMES`."""
-        statuses = self.columns["status"].read()
+        statuses = self._status_of(self.columns["status"].read())
         if len(statuses) and statuses.max() >= len(STATUS_NAMES):
             raise DamagedBundleError(self.path, "/images/status", f"unknown status {statuses.max()}")
         return statuses
+
+    def _status_of(
+        self, stored: np.ndarray[tuple[int], np.dtype[np.uint8]]
+    ) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        if self.version < 2:
+            return stored
+        if (stored % _TWICE).any():
+            raise DamagedBundleError(self.path, "/images/status", "a status is damaged; run `imgrank check --repair`")
+        return stored // _TWICE
 
     def record(self, row: int) -> ImageRecord:
         """Read one row and check its CRC32."""
@@ -162,27 +180,33 @@ class ImageTable:
         Raises:
             DamagedBundleError: one does not match.
         """
-        bounds = [read_scattered(self.columns["path-offsets"], rows + k, rows + k + 1).astype(np.int64) for k in (0, 1)]
-        starts, stops = bounds
-        if (stops < starts).any() or (len(stops) and int(stops.max()) > len(self.columns["path-bytes"])):
-            raise DamagedBundleError(
-                self.path, "/images/path-offsets", "a path ends before it begins, or past the last"
-            )
+        found = []
+        for row, record in zip(rows.tolist(), self.intact_records(rows), strict=True):
+            if record is None:
+                raise DamagedBundleError(
+                    self.path, f"/images row {row}", "its checksum does not match; the file was damaged"
+                )
+            found.append(record)
+        return found
+
+    def intact_records(self, rows: Ids) -> Iterator[ImageRecord | None]:
+        """Yield the record of each row, (n,) int64; None for one that does not match its checksum."""
+        starts, stops = (
+            read_scattered(self.columns["path-offsets"], rows + k, rows + k + 1).astype(np.int64) for k in (0, 1)
+        )
+        lost = (starts < 0) | (stops < starts) | (stops > len(self.columns["path-bytes"])) | (stops - starts > MAX_PATH)
+        starts[lost] = stops[lost] = 0
         raw = read_scattered(self.columns["path-bytes"], starts, stops).tobytes()
         ends = np.cumsum(stops - starts).tolist()
         names = ("id", "size", "mtime-ns", "width", "height", "status", "crc32")
         numbers = [read_scattered(self.columns[name], rows, rows + 1).tolist() for name in names]
         digests = read_scattered(self.columns["digest"], rows, rows + 1)
-        found = []
-        for place, (image_id, size, mtime, width, height, status, checksum) in enumerate(zip(*numbers, strict=True)):
+        for place, (image_id, size, mtime, width, height, stored, checksum) in enumerate(zip(*numbers, strict=True)):
             path = raw[ends[place - 1] if place else 0 : ends[place]]
+            status, rest = (stored, 0) if self.version < 2 else divmod(stored, _TWICE)
             record = ImageRecord(path, size, mtime, digests[place].tobytes(), width, height, status)
-            if row_checksum(image_id, record) != checksum:
-                raise DamagedBundleError(
-                    self.path, f"/images row {rows[place]}", "its checksum does not match; the file was damaged"
-                )
-            found.append(record)
-        return found
+            whole = not lost[place] and not rest and status < len(STATUS_NAMES) and stays_inside(path)
+            yield record if whole and row_checksum(image_id, record) == checksum else None
 
     def paths(self) -> list[bytes]:
         """Return every path, relative to the root, in row order."""
@@ -192,7 +216,11 @@ class ImageTable:
         if offsets[0] != 0 or np.any(np.diff(offsets) < 0) or offsets[-1] != len(self.columns["path-bytes"]):
             raise DamagedBundleError(self.path, "/images/path-offsets", "does not ascend over path-bytes")
         raw = self.columns["path-bytes"].read().tobytes()
-        return [raw[offsets[i] : offsets[i + 1]] for i in range(len(self))]
+        paths = [raw[start:stop] for start, stop in pairwise(offsets.tolist())]
+        outside = next((path for path in paths if not stays_inside(path)), None)
+        if outside is not None:
+            raise DamagedBundleError(self.path, "/images/path-bytes", f"the path {outside[:80]!r} leaves the root")
+        return paths
 
     def content_digest(self, rows: int) -> str:
         """Return the digest of what the first `rows` photos are: ids and content digests, not names or times."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FORMAT_NAME = "imgrank"
-FORMAT_VERSION = 1  # of the file as a whole; each group has an `encoding-version` of its own
+FORMAT_VERSION = 2  # of the file as a whole; each group has an `encoding-version` of its own
 
 # Sizes that a reader refuses to go beyond before it allocates anything.
 MAX_IMAGES = 2**32
 MAX_DIM = 2**16  # numbers in a descriptor, or in one level of one visual token
 MAX_CACHE_NAME = 64  # characters
+MAX_CACHES = 1024
+MAX_COLUMNS = 16  # of a cache
+MAX_ROOT = 2**15  # bytes of the path of the root
 
 SMALL_CHUNK = 32 * 1024  # bytes; columns with a few bytes per image
 LARGE_CHUNK = 512 * 1024  # bytes; descriptors and token codes
@@ -31,7 +34,7 @@ class Column:
 
 
 IMAGES = "images"
-IMAGES_VERSION = 1
+IMAGES_VERSION = 2
 IMAGE_COLUMNS = (
     Column("id", "<u8"),
     Column("path-offsets", "<u8"),  # n + 1
@@ -62,7 +65,7 @@ GRAPH = "graph"
 GRAPH_VERSION = 1
 
 TOKENS = "tokens"
-TOKENS_VERSION = 1
+TOKENS_VERSION = 2
 TOKEN_IMAGE_COLUMNS = (  # one row per image
     Column("offsets", "<u8"),  # n + 1
     Column("grid", "<u2", (2,)),

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 from imgrank.bundle import layout
-from imgrank.errors import DamagedBundleError, FormatVersionError
+from imgrank.bundle.attributes import int_attribute, set_text, text_attribute
+from imgrank.errors import FormatVersionError
 from imgrank.version import __version__
 
 CREATED_BY = f"imgrank {__version__}"
@@ -34,11 +34,11 @@ class Provenance:
 def write_provenance(group: h5py.Group, version: int, provenance: Provenance) -> None:
     """Write the attributes of a derived group, new or again."""
     group.attrs[layout.VERSION_ATTRIBUTE] = version
-    group.attrs["model"] = provenance.model
-    group.attrs["model-revision"] = provenance.model_revision
-    group.attrs["settings"] = provenance.settings
-    group.attrs["input-digest"] = provenance.input_digest
-    group.attrs["created-by"] = provenance.created_by
+    set_text(group, "model", provenance.model)
+    set_text(group, "model-revision", provenance.model_revision)
+    set_text(group, "settings", provenance.settings)
+    set_text(group, "input-digest", provenance.input_digest)
+    set_text(group, "created-by", provenance.created_by)
 
 
 def read_provenance(path: Path, group: h5py.Group, version: int) -> Provenance:
@@ -59,28 +59,12 @@ def read_provenance(path: Path, group: h5py.Group, version: int) -> Provenance:
     )
 
 
-def check_version(path: Path, group: h5py.Group, supported: int) -> None:
-    """Refuse a group that a newer imgrank wrote."""
+def check_version(path: Path, group: h5py.Group, supported: int) -> int:
+    """Return the version of a group; refuse one that a newer imgrank wrote."""
     found = int_attribute(path, group, layout.VERSION_ATTRIBUTE)
     if found > supported:
         raise FormatVersionError(path, group.name, found, supported)
-
-
-def text_attribute(path: Path, group: h5py.Group, name: str) -> str:
-    """Read a string attribute of at most 1 MiB."""
-    value: Any = group.attrs.get(name)
-    if not isinstance(value, str) or len(value) > 2**20:
-        raise DamagedBundleError(path, f"{group.name}@{name}", "missing or not a string")
-    return value
-
-
-def int_attribute(path: Path, group: h5py.Group | h5py.Dataset, name: str) -> int:
-    """Read an integer attribute."""
-    value: Any = group.attrs.get(name)
-    try:
-        return int(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError) as error:
-        raise DamagedBundleError(path, f"{group.name}@{name}", "missing or not a whole number") from error
+    return found
 
 
 def digest_of(parts: Iterable[bytes | str]) -> str:

@@ -167,7 +167,8 @@ def view_column(file: ReadFile, group: h5py.Group, column: Column) -> ColumnView
     chunks = -(-rows // chunk_rows)
     chunk_bytes = chunk_rows * dataset.dtype.itemsize * int(np.prod(column.tail, dtype=np.int64))
     size = file.seek(0, 2)
-    if chunks > size:  # even one byte a chunk would not fit: refuse before allocating the table
+    # Chunks do not overlap: a column that claims more than the file has is refused before anything is allocated.
+    if chunks * chunk_bytes > size:
         raise damaged(f"claims {rows} rows")
     starts = np.zeros(chunks, dtype=np.uint64)
     found = np.zeros(chunks, dtype=bool)

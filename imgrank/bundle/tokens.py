@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,13 +21,16 @@ import numpy.typing as npt
 
 from imgrank.arrays import crc32, crc32_of_bytes
 from imgrank.bundle import layout
+from imgrank.bundle.attributes import set_text, text_attribute
 from imgrank.bundle.checked import CheckedArrays, write_arrays
 from imgrank.bundle.provenance import Provenance, write_provenance
 from imgrank.bundle.table import ColumnView, append, append_ragged, create_columns, read_scattered
 from imgrank.errors import DamagedBundleError, SettingsError
-from imgrank.records import OK
+from imgrank.records import OK, status_of
 
 Columns = dict[str, npt.NDArray[Any]]
+DAMAGED = status_of("damaged")
+_ROW = struct.Struct("<4HB")  # grid, tiles, status
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,16 @@ def check_cache_name(name: str) -> str:
     Raises:
         SettingsError: empty, too long, or with other characters than letters, digits, dot, dash, underscore.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name) or len(name) > layout.MAX_CACHE_NAME:
+    if not is_cache_name(name):
         raise SettingsError(
             f"cache name {name!r}: use letters, digits, '.', '_' and '-', at most {layout.MAX_CACHE_NAME} of them"
         )
     return name
+
+
+def is_cache_name(name: str) -> bool:
+    """Return whether a token cache, or a column of one, can have a name."""
+    return len(name) <= layout.MAX_CACHE_NAME and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name) is not None
 
 
 def create_tokens(
@@ -90,9 +99,9 @@ def create_tokens(
         group.create_group("columns"),
         [layout.Column(column.name, column.dtype, column.tail, layout.LARGE_CHUNK) for column in columns],
     )
-    group.attrs["kind"] = kind
-    group.attrs["codec"] = codec
-    group.attrs["columns"] = json.dumps([[column.name, column.dtype, list(column.tail)] for column in columns])
+    set_text(group, "kind", kind)
+    set_text(group, "codec", codec)
+    set_text(group, "columns", json.dumps([[column.name, column.dtype, list(column.tail)] for column in columns]))
     append(group["offsets"], [0])
     if codebooks is not None:
         write_arrays(group, layout.CODEBOOKS, codebooks)
@@ -116,7 +125,7 @@ def write_proof(root: h5py.File, name: str, arrays: Columns, facts: str) -> None
         arrays: of `layout.PROOF_ARRAYS`.
         facts: JSON: how the model was asked.
     """
-    write_arrays(root[layout.TOKENS][name], layout.PROOF, arrays).attrs["facts"] = facts
+    set_text(write_arrays(root[layout.TOKENS][name], layout.PROOF, arrays), "facts", facts)
 
 
 def cached_rows(root: h5py.File, name: str) -> int | None:
@@ -128,7 +137,7 @@ def cached_rows(root: h5py.File, name: str) -> int | None:
 def append_tokens(root: h5py.File, name: str, images: Sequence[ImageTokens]) -> None:
     """Add the tokens of the next image rows, inside a transaction."""
     group = root[layout.TOKENS][name]
-    order = [column[0] for column in json.loads(group.attrs["columns"])]
+    order = [column[0] for column in json.loads(text_attribute(Path("bundle"), group, "columns"))]
     lengths = []
     for image in images:
         counts = {len(image.columns[column]) for column in order} if image.columns else {0}
@@ -146,16 +155,14 @@ def append_tokens(root: h5py.File, name: str, images: Sequence[ImageTokens]) -> 
     types = {column: group["columns"][column].dtype for column in order}
     append(
         group["crc32"],
-        [
-            tokens_checksum([np.asarray(image.columns[c], dtype=types[c]) for c in order]) if image.columns else 0
-            for image in images
-        ],
-    )
+        [tokens_checksum([np.asarray(image.columns[c], dtype=types[c]) for c in order if image.columns], image)
+         for image in images],
+    )  # fmt: skip
 
 
-def tokens_checksum(columns: Iterable[npt.NDArray[Any]]) -> int:
-    """Return the CRC32 over the bytes of one image's rows, column after column in stored order; 0 for no rows."""
-    value = 0
+def tokens_checksum(columns: Iterable[npt.NDArray[Any]], image: ImageTokens) -> int:
+    """Return the CRC32 of an image's row: grid, tiles, status, then its tokens, column after column in stored order."""
+    value = crc32_of_bytes(_ROW.pack(*image.grid, *image.tiles, image.status))
     for column in columns:
         value = crc32(column, value)
     return value
@@ -175,6 +182,7 @@ class TokenTable:
     columns: dict[str, ColumnView]  # per token
     codebooks: CheckedArrays | None = None
     proof: CheckedArrays | None = None
+    version: int = layout.TOKENS_VERSION
 
     def __len__(self) -> int:
         """Return the number of image rows that have been cached, also those without tokens."""
@@ -201,10 +209,14 @@ class TokenTable:
     def _per_image(self) -> tuple[npt.NDArray[Any], ...]:
         return tuple(self.images[name].read() for name in ("crc32", "grid", "tiles", "status"))
 
-    def read(self, rows: Sequence[int]) -> list[ImageTokens]:
+    def read(self, rows: Sequence[int], damaged: list[int] | None = None) -> list[ImageTokens]:
         """Read the tokens of image rows, in the order asked for.
 
         Rows are read in file order, whatever the order asked for: on a disk that is most of the time it takes.
+
+        Args:
+            rows: image rows; one that is not cached has no tokens.
+            damaged: takes the rows whose checksums do not match, which then have no tokens; None raises at the first.
 
         Raises:
             DamagedBundleError: a checksum does not match.
@@ -223,15 +235,22 @@ class TokenTable:
         start = 0
         for place, stop, (checksum, grid, tiles, status) in zip(places.tolist(), ends.tolist(), facts, strict=True):
             own: Columns = {}
-            if stop > start:
-                value = 0
+            # Version 1 kept no checksum of the facts.
+            value = 0 if self.version < 2 else crc32_of_bytes(_ROW.pack(*grid, *tiles, status))
+            if stop > start or self.version >= 2:
                 for memory, size in flat:
                     value = crc32_of_bytes(memory[start * size : stop * size], value)
+                if value != checksum and damaged is not None:
+                    damaged.append(int(wanted[place]))
+                    result[place] = ImageTokens({}, status=DAMAGED)
+                    start = stop
+                    continue
                 if value != checksum:
                     raise DamagedBundleError(
                         self.path, f"/tokens/{self.name}, image row {wanted[place]}", "its checksum does not match; "
                         "the file was damaged: restore a copy, or make it again from the photos"
                     )  # fmt: skip
+            if stop > start:
                 own = dict(zip(names, [rows[start:stop] for rows in columns], strict=True))
             result[place] = ImageTokens(own, tuple(grid), status, tuple(tiles))
             start = stop

@@ -19,6 +19,7 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "compact": "imgrank.cli.compact",
     "merge": "imgrank.cli.merge",
     "split": "imgrank.cli.split",
+    "migrate": "imgrank.cli.migrate",
     "tune-tokens": "imgrank.cli.tune_tokens",
     "requantize": "imgrank.cli.requantize",
     "check": "imgrank.cli.check",

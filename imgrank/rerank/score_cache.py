@@ -23,7 +23,6 @@ import json
 import os
 import sqlite3
 import stat
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ import numpy as np
 from imgrank.arrays import Floats
 from imgrank.errors import InputError
 from imgrank.records import DIGEST_SIZE, NO_DIGEST
+from imgrank.user_cache import user_cache
 
 LIMIT_BYTES = 512 * 2**20
 APPLICATION_ID = 0x696D6752  # "imgR", in the header of the SQLite file
@@ -47,17 +47,8 @@ _GENERATIONS = ("generation_0", "generation_1")
 
 
 def default_path() -> Path:
-    """Return the file in the user's cache folder: $XDG_CACHE_HOME, ~/Library/Caches on macOS, else ~/.cache."""
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user that the system does not know, as in some containers: HOME is then "/" by custom
-        home = Path("/")
-    if Path(chosen).is_absolute():  # the XDG specification has relative ones ignored
-        folder = Path(chosen)
-    else:
-        folder = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
-    return folder / "imgrank" / "pair-scores.sqlite"
+    """Return the file in the user's cache folder."""
+    return user_cache() / "pair-scores.sqlite"
 
 
 def fingerprint(**parts: Any) -> bytes:

@@ -22,6 +22,7 @@ from imgrank.bundle import file
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, set_next_id
 from imgrank.bundle.journal import journal_path, sync_folder
+from imgrank.bundle.probe import remember
 from imgrank.bundle.tokens import TokenTable, append_tokens, create_tokens, write_proof
 from imgrank.errors import InputError
 from imgrank.progress import SILENT, Advance, Reporter
@@ -114,6 +115,7 @@ def _incoming(target: Path) -> Iterator[Path]:
     try:
         yield path
         path.replace(target)
+        remember(target)
         sync_folder(target.absolute().parent)
     except BaseException:
         clear()
@@ -143,7 +145,7 @@ def _copy_images(writer: file.Writer, source: Source, advance: Advance) -> None:
     for start in range(0, len(source.rows), PART):
         rows = source.rows[start : start + PART]
         records = [replace(record, path=source.path_of(record.path)) for record in images.records(rows)]
-        vectors = None if descriptors is None else descriptors.read_checked(rows)
+        vectors = None if descriptors is None else descriptors.read_rows(rows)
         with writer.transaction() as h5:
             append_images(h5, records, ids=source.ids[start : start + PART])
             if vectors is not None:

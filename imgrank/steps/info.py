@@ -68,7 +68,7 @@ def describe(bundle: Path) -> dict[str, Any]:
         return {
             "path": os.fspath(bundle),
             "file_bytes": bundle.stat().st_size,
-            "format_version": layout.FORMAT_VERSION,
+            "format_version": opened.version,
             "bundle_id": opened.bundle_id,
             "created_by": opened.created_by,
             "root": os.fsdecode(opened.root),

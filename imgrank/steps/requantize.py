@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -107,11 +106,12 @@ def requantize(
         incoming = layout.UNFINISHED + name
         summary = RequantizeSummary(name, recipe_text(after), bytes_before=_bytes(table))
         work = _Work(table, before, reducers_of(wanted, device))
-        with writer.transaction() as h5:
-            if incoming in h5[layout.TOKENS]:  # of a run that was cut
-                _discard_other(h5, incoming, provenance)
-            exists = incoming in h5[layout.TOKENS]
-        if not exists:
+        begun = opened.unfinished.get(incoming)
+        if begun is not None and begun.provenance.settings != provenance.settings:
+            with writer.transaction() as h5:  # of a run with other wishes
+                del h5[layout.TOKENS][incoming]
+            begun = None
+        if begun is None:
             _create(writer, work, incoming, after, provenance, device, reporter)
         with file.read(bundle) as now:
             codec = codec_of(after, stored_codebooks(now.unfinished[incoming]), device)
@@ -229,13 +229,6 @@ def _create(
         create_tokens(h5, name, "mllm", codec.name, columns, provenance, codebooks=arrays)
         if proof is not None and kept is not None:
             write_proof(h5, name, kept, proof.facts)
-
-
-def _discard_other(h5: h5py.File, name: str, provenance: Provenance) -> None:
-    """Throw away what a run with other wishes had begun."""
-    caches = h5[layout.TOKENS]
-    if str(caches[name].attrs["settings"]) != provenance.settings:
-        del caches[name]
 
 
 def _bytes(table: TokenTable) -> int:

@@ -132,9 +132,9 @@ def change(path: Path, edit) -> None:
 
 def test_a_newer_version_is_refused_with_both_numbers(bundle: Path) -> None:
     change(bundle, lambda root: root.attrs.__setitem__("format-version", 7))
-    with pytest.raises(FormatVersionError, match="version 7, this imgrank reads up to 1") as caught:
+    with pytest.raises(FormatVersionError, match="version 7, this imgrank reads up to 2") as caught:
         file.read(bundle)
-    assert (caught.value.found, caught.value.supported) == (7, 1)
+    assert (caught.value.found, caught.value.supported) == (7, 2)
 
 
 def test_a_newer_group_is_refused_with_both_numbers(bundle: Path) -> None:
