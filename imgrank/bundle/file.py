@@ -443,7 +443,7 @@ class Writer:
 
     def _check_version(self) -> None:
         """Refuse to write into a bundle of an older format, whose rows would then be of two kinds."""
-        with read(self.path) as opened:
+        with read(self.path, {}) as opened:
             if opened.version < layout.FORMAT_VERSION and not self._migrating:
                 raise OutdatedBundleError(self.path, opened.version, layout.FORMAT_VERSION)
 

@@ -68,6 +68,11 @@ class ColumnView:
         """Return the bytes of one row."""
         return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
 
+    @property
+    def allocated(self) -> int:
+        """Return the bytes that its chunks take in the file."""
+        return len(self.starts) * self.chunk_rows * self.row_bytes
+
     def read(self, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Read rows [start, stop).
 

@@ -30,6 +30,7 @@ from imgrank.config import PRESETS, GraphSettings
     type=click.IntRange(min=0),
     help="Threads that build the graph; 0 takes one per core, 1 gives the same graph every time.",
 )
+@click.option("--rebuild", is_flag=True, help="Build the graph anew instead of extending it.")
 @click.option("--cache-tokens", is_flag=True, help="Run `imgrank cache-tokens` afterwards.")
 @click.option("--mllm", metavar="MODEL", help="For --cache-tokens: whose visual tokens.")
 @click.option("--recipe", metavar="STEPS", help="For --cache-tokens: what is kept; see `imgrank cache-tokens --help`.")
@@ -59,7 +60,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
     else:
         bundle = output
         skipped = run_embed(console, paths, output, chosen)
-    run_index(console, bundle, _graph_settings(chosen), chosen["threads"])
+    run_index(console, bundle, _graph_settings(chosen), chosen["threads"], chosen["rebuild"])
     if chosen["cache_tokens"]:
         from imgrank.cli.cache_tokens import run_cache_tokens
 
@@ -72,11 +73,13 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
     return options.IMAGES_SKIPPED if skipped else 0
 
 
-def run_index(console: Any, bundle: Path, settings: GraphSettings | None = None, threads: int = 0) -> None:
+def run_index(
+    console: Any, bundle: Path, settings: GraphSettings | None = None, threads: int = 0, rebuild: bool = False
+) -> None:
     """Build or extend the graph and report it."""
     from imgrank.steps.build_index import RECALL_AT, build_index
 
-    summary = build_index(bundle, settings, threads=threads, reporter=console)
+    summary = build_index(bundle, settings, threads=threads, rebuild=rebuild, reporter=console)
     console.note(f"graph {summary.action}: {summary.rows} photos, recall@{RECALL_AT} {summary.recall:.4f}")
 
 

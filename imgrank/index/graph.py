@@ -157,6 +157,23 @@ def validate(graph: Graph, n_rows: int) -> list[str]:
     return reasons
 
 
+def unreachable(graph: Graph) -> npt.NDArray[np.int64]:
+    """Return the nodes, (n,) int64, that no path of links leads to from the entry point; `validate` found no fault."""
+    reached = np.zeros(len(graph), dtype=bool)
+    starts = graph.upper_starts()
+    frontier = np.array([graph.entry_point] if len(graph) else [], dtype=np.int64)
+    while len(frontier):
+        reached[frontier] = True
+        counts = graph.levels[frontier].astype(np.int64)
+        inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        lists = np.repeat(starts[frontier], counts) + inside
+        links = np.concatenate([graph.links0[frontier].ravel(), graph.upper_links[lists].ravel()])
+        found = np.zeros(len(graph), dtype=bool)
+        found[links[links >= 0]] = True
+        frontier = np.flatnonzero(found & ~reached)
+    return np.flatnonzero(~reached)
+
+
 def shape_problems(graph: Graph) -> list[str]:
     """Say which tables have other shapes than the number of nodes, the levels and m ask for; reads no links."""
     expected = {

@@ -15,7 +15,7 @@ from imgrank.bundle import file
 from imgrank.bundle.graph import write_graph
 from imgrank.bundle.provenance import Provenance
 from imgrank.config import GraphSettings
-from imgrank.errors import DamagedBundleError, InputError
+from imgrank.errors import DamagedBundleError, InputError, SettingsError
 from imgrank.index.exact import ExactIndex
 from imgrank.index.graph import Graph, arrays, from_arrays, validate
 from imgrank.index.recall import sample_rows, self_recall
@@ -53,10 +53,17 @@ class GraphState:
 
     @classmethod
     def from_json(cls, text: str) -> GraphState:
-        """Read what `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        settings = GraphSettings.from_json(json.dumps({name: values[name] for name in asdict(GraphSettings())}))
-        return cls(settings, int(values["rows"]), float(values["recall"]))
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: it is something else.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            settings = GraphSettings.from_json(json.dumps({name: values[name] for name in asdict(GraphSettings())}))
+            return cls(settings, max(0, int(values["rows"])), float(values["recall"]))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SettingsError) as error:
+            raise InputError(f"the settings of the graph cannot be read ({error})") from error
 
 
 def build_index(
@@ -64,6 +71,7 @@ def build_index(
     settings: GraphSettings | None = None,
     *,
     threads: int = 0,
+    rebuild: bool = False,
     reporter: Reporter = SILENT,
 ) -> IndexSummary:
     """Build the graph of a bundle, or extend it by the photos that came since.
@@ -72,6 +80,7 @@ def build_index(
         bundle: a bundle with descriptors.
         settings: None keeps those of the present graph, or takes the defaults.
         threads: 0 takes one per core; with 1 the same descriptors give the same graph, bit for bit.
+        rebuild: do not extend the present graph.
         reporter: hears of progress.
 
     Raises:
@@ -87,6 +96,7 @@ def build_index(
             old, state = _reusable(opened, settings)
             wanted = settings or (state.graph if state is not None else GraphSettings())
         nodes = np.zeros(rows, dtype=bool)
+        old = None if rebuild else old
         if old is not None:
             nodes[old.rows] = True
             if np.count_nonzero(nodes & ~valid) > HIDDEN_AT_MOST * len(old):
@@ -121,7 +131,10 @@ def _reusable(opened: file.Bundle, settings: GraphSettings | None) -> tuple[Grap
     table = opened.graph_table
     if table is None:
         return None, None
-    state = GraphState.from_json(table.provenance.settings)
+    try:
+        state = GraphState.from_json(table.provenance.settings)
+    except InputError:
+        return None, None
     covered = min(state.rows, len(opened.images))
     if settings is not None and settings != state.graph:
         return None, None

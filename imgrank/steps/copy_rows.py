@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,16 @@ from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, set_next_id
 from imgrank.bundle.journal import journal_path, sync_folder
 from imgrank.bundle.probe import remember
-from imgrank.bundle.tokens import TokenTable, append_tokens, create_tokens, write_proof
+from imgrank.bundle.tokens import DAMAGED, ImageTokens, TokenTable, append_tokens, create_tokens, write_proof
+from imgrank.config import GraphSettings
 from imgrank.errors import InputError
 from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.steps.build_index import GraphState, build_index
 
 PART = 1024  # rows of one commit
 _ROOM = 1.05  # of the bytes that are copied, so much must be free
+
+_LOST = ImageTokens({}, status=DAMAGED)
 
 PathOf = Callable[[bytes], bytes]
 
@@ -64,9 +67,12 @@ def copy_bundle(
     caches: Sequence[str],
     bundle_id: str | None = None,
     next_id: int | None = None,
+    damaged_tokens: Mapping[str, Set[int]] | None = None,
+    without_proof: Set[str] = frozenset(),
+    with_graph: bool | None = None,
     reporter: Reporter = SILENT,
 ) -> None:
-    """Make a bundle of rows of others, with a graph where the first of them has one.
+    """Make a bundle of rows of others.
 
     Args:
         target: where it goes; what is there is replaced in the end.
@@ -75,6 +81,9 @@ def copy_bundle(
         caches: token caches to copy, which all sources have.
         bundle_id: None draws one.
         next_id: None is one more than the last.
+        damaged_tokens: name of a cache -> rows of the one source whose tokens are left out.
+        without_proof: caches whose proofs are left out.
+        with_graph: whether one is built; None where the first source has one.
         reporter: hears of progress.
 
     Raises:
@@ -97,9 +106,10 @@ def copy_bundle(
                 with writer.transaction() as h5:
                     set_next_id(h5, next_id)
             for name in caches:
-                _copy_cache(writer, name, sources, advance)
-        if first.graph_table is not None:
-            build_index(path, GraphState.from_json(first.graph_table.provenance.settings).graph, reporter=reporter)
+                left_out = (damaged_tokens or {}).get(name, frozenset())
+                _copy_cache(writer, name, sources, left_out, name not in without_proof, advance)
+        if with_graph if with_graph is not None else first.graph_table is not None:
+            build_index(path, _graph_settings(first), reporter=reporter)
 
 
 @contextlib.contextmanager
@@ -153,7 +163,19 @@ def _copy_images(writer: file.Writer, source: Source, advance: Advance) -> None:
         advance(len(rows))
 
 
-def _copy_cache(writer: file.Writer, name: str, sources: Sequence[Source], advance: Advance) -> None:
+def _graph_settings(bundle: file.Bundle) -> GraphSettings | None:
+    """Return how the graph of a bundle was built; None where that cannot be told."""
+    if bundle.graph_table is None:
+        return None
+    try:
+        return GraphState.from_json(bundle.graph_table.provenance.settings).graph
+    except InputError:
+        return None
+
+
+def _copy_cache(
+    writer: file.Writer, name: str, sources: Sequence[Source], left_out: Set[int], with_proof: bool, advance: Advance
+) -> None:
     """Copy the tokens of the first rows, up to the first that is not cached."""
     first = sources[0].bundle.tokens(name)
     codebooks = None if first.codebooks is None else first.codebooks.read()
@@ -165,14 +187,16 @@ def _copy_cache(writer: file.Writer, name: str, sources: Sequence[Source], advan
         rows = source.rows[source.rows < len(table)]
         for start in range(0, len(rows), PART):
             part = rows[start : start + PART]
-            images = table.read(part.tolist())
+            taken = [row for row in part.tolist() if row not in left_out]
+            read = dict(zip(taken, table.read(taken), strict=True))
+            images = [read.get(row, _LOST) for row in part.tolist()]
             with writer.transaction() as h5:
                 append_tokens(h5, name, images)
             advance(len(part))
         copied += len(rows)
         if len(rows) < len(source.rows):
             break
-    proof = _joined_proof(name, sources, copied)
+    proof = _joined_proof(name, sources, copied) if with_proof else None
     if proof is not None:
         with writer.transaction() as h5:
             write_proof(h5, name, *proof)
