@@ -1,7 +1,8 @@
 """Ranked hits: the one record that `search` writes and `rerank` reads, and its text forms.
 
 A hit says `schema_version, query, rank, id, path, score, similarity`, and after re-ranking also `scorer`, and
-`probability`, `logit` and `disagreement` where that scorer defines them. Numbers are float32 and written with the
+`probability`, `logit` and `disagreement` where that scorer defines them; where several bundles were searched, `bundle`.
+Numbers are float32 and written with the
 fewest digits that read back as the same float32, so a ranking survives a pipe bit for bit.
 """
 
@@ -36,6 +37,7 @@ class Hit:
     probability: float | None = None  # of "same", in [0, 1]
     logit: float | None = None  # z_same - z_different
     disagreement: float | None = None  # of the logits of both orders of the pair
+    bundle: bytes | None = None  # path of the bundle that the id is of, as given, where there are several
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's fields in their documented order; absent ones are left out."""
@@ -56,6 +58,8 @@ class Hit:
             record["logit"] = _short(self.logit)
         if self.disagreement is not None:
             record["disagreement"] = _short(self.disagreement)
+        if self.bundle is not None:
+            record["bundle"] = os.fsdecode(self.bundle)
         return record
 
     def to_json(self) -> str:
@@ -96,14 +100,18 @@ def encode_hits(ranking: Ranking, form: str, *, nul: bool = False, tag: str = "i
             score = str(_short(hit.score))
             lines.append(f"{trec_id(hit.query)} Q0 {trec_id(hit.path)} {hit.rank} {score} {tag}".encode())
         else:
-            fields = [hit.score, hit.similarity, hit.probability, hit.logit]
-            numbers = ["" if value is None else str(_short(value)) for value in fields]
+            values = [hit.score, hit.similarity, hit.probability, hit.logit]
+            numbers = ["" if value is None else str(_short(value)) for value in values]
             text = [_escaped(hit.query), str(hit.rank).encode(), str(hit.id).encode(), _escaped(hit.path)]
-            lines.append(b"\t".join([*text, *(number.encode() for number in numbers), (hit.scorer or "").encode()]))
+            fields = [*text, *(number.encode() for number in numbers), (hit.scorer or "").encode()]
+            lines.append(b"\t".join(fields if hit.bundle is None else [*fields, _escaped(hit.bundle)]))
     return b"".join(line + end for line in lines)
 
 
-TSV_HEADER = b"query\trank\tid\tpath\tscore\tsimilarity\tprobability\tlogit\tscorer\n"
+def tsv_header(*, bundles: bool) -> bytes:
+    """Return the first line of TSV output; with several `bundles`, hits have one column more."""
+    names = ["query", "rank", "id", "path", "score", "similarity", "probability", "logit", "scorer"]
+    return "\t".join([*names, "bundle"] if bundles else names).encode() + b"\n"
 
 
 def _escaped(name: bytes) -> bytes:
@@ -181,13 +189,21 @@ def _hit_of_json(line: bytes, source: str, number: int) -> Hit:
             raise RecordError(source, number, f"{name} is {value!r}; expected the records that `imgrank search` writes")
         return value
 
+    def name(of: str) -> bytes:
+        text: str = field(of, str)
+        try:
+            return os.fsencode(text)
+        except UnicodeEncodeError as error:  # a surrogate that stands for no byte
+            raise RecordError(source, number, f"{of} is {text!r}, which no file can be called") from error
+
     return Hit(
-        query=os.fsencode(field("query", str)),
+        query=name("query"),
         rank=field("rank", int),
         id=field("id", int),
-        path=os.fsencode(field("path", str)),
+        path=name("path"),
         score=float(field("score", int, float)),
         similarity=float(field("similarity", int, float)),
+        bundle=name("bundle") if "bundle" in record else None,
     )
 
 

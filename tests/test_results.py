@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgrank.errors import RecordError
-from imgrank.results import Hit, Ranking, encode_hits, from_trec_id, read_rankings, trec_id
+from imgrank.results import Hit, Ranking, encode_hits, from_trec_id, read_rankings, trec_id, tsv_header
 
 floats32 = st.floats(-1, 1, width=32)
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name)
@@ -45,6 +45,17 @@ def test_fields_stand_in_the_documented_order() -> None:
         "schema_version", "query", "rank", "id", "path", "score", "similarity", "scorer", "probability", "logit",
     ]  # fmt: skip
     assert list(json.loads(Hit(b"q", 1, 2, b"p", 0.5, 0.25).to_json()))[-1] == "similarity"
+
+
+@given(names)
+def test_the_bundle_of_a_hit_comes_back_and_stands_last(bundle: bytes) -> None:
+    ranking = Ranking(b"q", (Hit(b"q", 1, 2, b"p", 0.5, 0.25, bundle=bundle),))
+    line = encode_hits(ranking, "jsonl")
+    assert list(json.loads(line))[-1] == "bundle"
+    assert list(read_rankings(io.BytesIO(line))) == [ranking]
+    fields = encode_hits(ranking, "tsv").split(b"\t")
+    assert len(fields) == len(tsv_header(bundles=True).split(b"\t"))
+    assert encode_hits(ranking, "trec") == b"q Q0 p 1 0.5 imgrank\n"
 
 
 def test_tsv_escapes_what_would_break_a_line() -> None:
@@ -83,6 +94,12 @@ def test_each_query_is_given_as_soon_as_its_lines_end() -> None:
         (b"{}", "schema_version None"),
         (b'{"schema_version": 99}', "reads up to 1"),
         (b'{"schema_version": 1, "query": 3}', "query is 3"),
+        (b'{"schema_version": 1, "query": "\\ud800"}', "no file can be called"),
+        (
+            b'{"schema_version": 1, "query": "q", "rank": 1, "id": 2, "path": "p", "score": 1, "similarity": 1, '
+            b'"bundle": null}',
+            "bundle is None",
+        ),
         (b"[1]", "neither JSON nor a TREC run"),
         (b"q Q0 d first 1.0 tag", "not a number"),
         (b"{" + b" " * 2**20 + b"}", "longer than"),

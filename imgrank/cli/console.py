@@ -119,6 +119,7 @@ def print_table(ranking: Ranking) -> None:
 
     scored = any(hit.scorer for hit in ranking.hits)
     judged = any(hit.probability is not None for hit in ranking.hits)
+    named = any(hit.bundle is not None for hit in ranking.hits)
     table = Table(title=Text(display(ranking.query)), title_justify="left", box=None, pad_edge=False)
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
@@ -127,13 +128,17 @@ def print_table(ranking: Ranking) -> None:
         table.add_column("probability", justify="right")
     if scored:
         table.add_column("scorer")
+    if named:
+        table.add_column("bundle", overflow="fold")
     table.add_column("path", overflow="fold", ratio=1)
     for hit in ranking.hits:
-        cells = [str(hit.rank), f"{hit.score:.4f}", f"{hit.similarity:.4f}"]
+        cells: list[str | Text] = [str(hit.rank), f"{hit.score:.4f}", f"{hit.similarity:.4f}"]
         if judged:
             cells.append("" if hit.probability is None else f"{hit.probability:.4f}")
         if scored:
             cells.append(hit.scorer or "")
+        if named:
+            cells.append(Text(display(hit.bundle or b"")))
         table.add_row(*cells, Text(display(hit.path)))
     if not ranking.hits:
         table.add_row(*[""] * (len(table.columns) - 1), "no hits")
@@ -148,24 +153,25 @@ class Output:
     Args:
         form: one of `imgrank.config.OutputFormat`, or None for a table on a terminal and JSON lines elsewhere.
         nul: end records with NUL.
+        bundles: the hits are of several bundles, and name them.
     """
 
-    def __init__(self, form: str | None, nul: bool) -> None:
+    def __init__(self, form: str | None, nul: bool, *, bundles: bool = False) -> None:
         self.form = form or ("table" if sys.stdout.isatty() else "jsonl")
-        self.nul = nul
+        self.nul, self.bundles = nul, bundles
         self.hits = 0
         self._begun = False
 
     def write(self, ranking: Ranking) -> None:
         """Write the hits of one query."""
-        from imgrank.results import TSV_HEADER, encode_hits
+        from imgrank.results import encode_hits, tsv_header
 
         self.hits += len(ranking.hits)
         if self.form == "table":
             print_table(ranking)
             return
         if self.form == "tsv" and not self._begun:
-            sys.stdout.buffer.write(TSV_HEADER)
+            sys.stdout.buffer.write(tsv_header(bundles=self.bundles))
         self._begun = True
         sys.stdout.buffer.write(encode_hits(ranking, self.form, nul=self.nul))
         sys.stdout.buffer.flush()

@@ -86,6 +86,23 @@ list_options = together(
 
 strict_option = click.option("--strict", is_flag=True, help="Stop at the first photo that cannot be used.")
 
+with_option = click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Another bundle, made with the same encoder, as if both were one; may be given several times.",
+)
+
+roots_option = click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that stored paths are relative to; with several bundles, one for each, in their order.",
+)
+
 root_option = click.option(
     "--root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

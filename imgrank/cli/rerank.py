@@ -14,6 +14,7 @@ from imgrank.config import DecodeSettings, RerankSettings
 
 @click.command(short_help="Re-order the hits of a search.")
 @options.bundle_argument
+@options.with_option
 @click.option(
     "--top",
     default=RerankSettings.top,
@@ -31,7 +32,7 @@ from imgrank.config import DecodeSettings, RerankSettings
 @options.output_options
 @options.device_option
 @options.decode_options
-@options.root_option
+@options.roots_option
 @options.quiet_option
 def command(bundle: Path, top: int, **chosen: Any) -> int:
     """Re-order the hits that come on standard input.
@@ -45,12 +46,13 @@ def command(bundle: Path, top: int, **chosen: Any) -> int:
     """
     from imgrank.cli.console import Console, Output
     from imgrank.results import read_rankings
-    from imgrank.steps.photos import open_photos
+    from imgrank.steps.collection import open_collection
     from imgrank.steps.rerank import Reranker, rerank_rankings
 
     console = Console(chosen["quiet"])
-    output = Output(chosen["form"], chosen["null"])
-    photos = open_photos(bundle, DecodeSettings(chosen["max_megapixels"], chosen["workers"]), chosen["root"])
+    output = Output(chosen["form"], chosen["null"], bundles=bool(chosen["others"]))
+    limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
+    photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"])
     settings, request, score_cache = options.second_stage(top, chosen)
     reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
     if sys.stdin.isatty():

@@ -14,6 +14,7 @@ from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
 @click.command(short_help="Find photos of the same thing.")
 @options.bundle_argument
 @click.argument("queries", nargs=-1, type=click.Path(path_type=bytes))
+@options.with_option
 @click.option(
     "-k",
     "--top-k",
@@ -43,7 +44,7 @@ from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
 @options.output_options
 @options.device_option
 @options.decode_options
-@options.root_option
+@options.roots_option
 @options.strict_option
 @options.quiet_option
 def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | None, **chosen: Any) -> int:
@@ -54,24 +55,26 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     \b
     Example:
         imgrank search db.h5 vase.jpg --rerank 50
+        imgrank search 2023.h5 vase.jpg --with 2024.h5 --with 2025.h5
         find queries -name '*.jpg' | imgrank search db.h5 - -k 10 --format tsv
     """
     from imgrank.cli.console import Console, Output
     from imgrank.errors import ImageError, InputError
     from imgrank.images.scan import scan
-    from imgrank.steps.photos import open_photos
+    from imgrank.steps.collection import open_collection
     from imgrank.steps.rerank import Reranker
     from imgrank.steps.search import Searcher
 
     if top is None and (chosen["top_only"] or chosen["time_budget"] or chosen["symmetric"]):
         raise click.UsageError("--top-only, --time-budget and --symmetric are for re-ranking: give --rerank K")
     console = Console(chosen["quiet"])
-    output = Output(chosen["form"], chosen["null"])
+    output = Output(chosen["form"], chosen["null"], bundles=bool(chosen["others"]))
     paths = options.given_paths(queries, chosen["files_from"], chosen["null"])
     # Named queries are looked at before anything is loaded; a stream is taken as it comes.
     streamed = b"-" in queries or chosen["files_from"] is not None
     found = scan(paths) if streamed else iter(list(scan(list(paths))))
-    photos = open_photos(bundle, DecodeSettings(chosen["max_megapixels"], chosen["workers"]), chosen["root"])
+    limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
+    photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"])
     reranker = None
     if top is not None:
         settings, request, score_cache = options.second_stage(top, chosen)

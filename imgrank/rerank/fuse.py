@@ -17,7 +17,9 @@ from imgrank.rerank.base import PairScores
 from imgrank.results import Hit, Ranking, renumber
 
 
-def fuse(ranking: Ranking, scores: PairScores, *, lam: float, scorer: str) -> Ranking:
+def fuse(
+    ranking: Ranking, scores: PairScores, *, lam: float, scorer: str, numbers: Sequence[int] | None = None
+) -> Ranking:
     """Re-order the head of a ranking by fused scores.
 
     Args:
@@ -25,9 +27,10 @@ def fuse(ranking: Ranking, scores: PairScores, *, lam: float, scorer: str) -> Ra
         scores: of the first k hits, in their order.
         lam: weight of the similarity, in [0, 1].
         scorer: name that the re-ranked records carry.
+        numbers: of the first k hits at least, what decides between equals; None: their ids.
 
     Returns:
-        The same hits; the re-ranked ones come first, ties go to the higher similarity and then to the lower id.
+        The same hits; the re-ranked ones come first, ties go to the higher similarity and then to the lower number.
     """
     check_lambda(lam)
     k = len(scores)
@@ -46,12 +49,13 @@ def fuse(ranking: Ranking, scores: PairScores, *, lam: float, scorer: str) -> Ra
             )
         )
     tail = [replace(hit, score=fused_score(hit.similarity, 0.0, lam)) for hit in ranking.hits[k:]]
-    return renumber(ranking.query, [*in_order(head), *tail])
+    return renumber(ranking.query, [*in_order(head, numbers or [hit.id for hit in head]), *tail])
 
 
-def in_order(hits: Sequence[Hit]) -> list[Hit]:
-    """Sort hits by score; ties by similarity, then by id."""
-    return sorted(hits, key=lambda hit: (-hit.score, -hit.similarity, hit.id))
+def in_order(hits: Sequence[Hit], numbers: Sequence[int]) -> list[Hit]:
+    """Sort hits by score; ties by similarity, then by number."""
+    order = sorted(range(len(hits)), key=lambda place: (-hits[place].score, -hits[place].similarity, numbers[place]))
+    return [hits[place] for place in order]
 
 
 def check_lambda(lam: float) -> None:

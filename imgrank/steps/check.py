@@ -165,7 +165,7 @@ class _Check:
             stop = min(start + _BLOCK, len(table))
             damaged += table.damaged(start, stop).tolist()
             vectors = table.columns["vectors"].read(start, stop).astype(np.float64)
-            finite: npt.NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+            finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(vectors), axis=1)
             values += (start + np.flatnonzero(~finite)).tolist()
             lengths = np.sqrt((np.where(finite[:, None], vectors, 0) ** 2).sum(axis=1))
             usable: npt.NDArray[np.bool_] = self._ok[start:stop]

@@ -161,6 +161,7 @@ class VisualSource:
         self.spec = codebook_spec(settings)
         ready = self.spec is None or codebooks is not None
         self._codec = codec_of(settings, codebooks, model.device) if ready else None
+        self._codebooks = codebooks
 
     @property
     def codec(self) -> Codec:
@@ -172,6 +173,11 @@ class VisualSource:
         if self._codec is None:
             raise SettingsError(f"{self.settings.store} needs codebooks; `imgrank cache-tokens` makes them")
         return self._codec
+
+    @property
+    def codebook_digest(self) -> str:
+        """Return what tells the codebooks apart from others; empty where there are none."""
+        return "" if self._codebooks is None else self._codebooks.digest()
 
     @property
     def longer_side(self) -> int:

@@ -22,9 +22,29 @@ def check_one_encoder(bundles: Sequence[Bundle]) -> None:
     for other in bundles[1:]:
         held = other.descriptors.provenance
         if (held.model_revision, _decides(held)) != (first.model_revision, wanted):
-            raise MismatchError(bundles[0].path, f"{first.model} against {held.model} in {other.path}")
+            raise MismatchError(
+                other.path,
+                f"holds descriptors of {_described(held)}, but {bundles[0].path} those of {_described(first)}; these "
+                "cannot be compared: search the two one by one, or index the photos of one into a new file with the "
+                "encoder of the other",
+            )
 
 
 def _decides(provenance: Provenance) -> tuple[object, ...]:
+    """Return the settings that decide what a descriptor means.
+
+    The model's name is not among them, since its folder may have moved, and its revision tells weights and projection
+    apart; nor is the number type, in which the descriptors of a photo are close.
+    """
     settings = EncoderSettings.from_json(provenance.settings)
     return settings.pooling, settings.image_size, settings.projection
+
+
+def _described(provenance: Provenance) -> str:
+    settings = EncoderSettings.from_json(provenance.settings)
+    facts = [provenance.model_revision, f"pooling {settings.pooling}"]
+    if settings.image_size is not None:
+        facts.append(f"{settings.image_size} pixels")
+    if settings.projection == "collection":
+        facts.append("a projection of its own")
+    return f"{provenance.model} ({', '.join(facts)})"

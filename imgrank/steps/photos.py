@@ -95,7 +95,7 @@ class BundlePhotos:
         """Return what a path that leads to a photo or a folder is relative to the root."""
         folder, last = os.path.split(os.path.abspath(path))  # noqa: PTH100
         real = os.path.join(os.path.realpath(folder), last)  # noqa: PTH118
-        return os.path.relpath(real, os.path.realpath(self.root))
+        return os.path.relpath(real, self._real_root)
 
     def row_of_id(self, image_id: int) -> int:
         """Return the row of an id.
@@ -114,12 +114,28 @@ class BundlePhotos:
         Raises:
             InputError: no photo of the bundle is called that.
         """
-        row = self.rows_by_path.get(name)
+        row = self.row_stored_as(name)
         if row is None:
-            row = self.rows_by_path.get(self.stored(name))
+            row = self.row_lying_at(name)
         if row is None:
             raise InputError(f"{self.bundle.path} has no photo called {display(name)}")
         return row
+
+    def row_stored_as(self, name: bytes) -> int | None:
+        """Return the row whose path below the root is `name`; None where there is none."""
+        return self.rows_by_path.get(name)
+
+    def row_lying_at(self, path: bytes) -> int | None:
+        """Return the row of the photo that a path leads to, from the working directory; None where there is none."""
+        return self.rows_by_path.get(self.stored(path))
+
+    def absolute_path(self, row: int) -> bytes:
+        """Return where the photo of a row lies: one text for one photo, whatever bundle lists it."""
+        return os.path.normpath(os.path.join(self._real_root, self._paths[row]))  # noqa: PTH118
+
+    @cached_property
+    def _real_root(self) -> bytes:
+        return os.path.realpath(self.root)
 
     @cached_property
     def _paths(self) -> list[bytes]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgrank.bundle.tokens import ImageTokens, TokenTable
 from imgrank.config import RerankSettings
 from imgrank.errors import InputError
 from imgrank.images.decode import read_photo
@@ -26,7 +27,8 @@ from imgrank.rerank.base import PairScores
 from imgrank.rerank.depth import Depth
 from imgrank.rerank.fuse import check_lambda, fuse
 from imgrank.rerank.score_cache import ScoreCache
-from imgrank.results import Hit, Ranking
+from imgrank.results import Ranking
+from imgrank.steps.collection import Collection
 from imgrank.steps.features import LocalSource
 from imgrank.steps.photos import BundlePhotos
 from imgrank.steps.second_stage import Request, SecondStage, choose
@@ -63,10 +65,10 @@ class QueryPhoto:
 
 
 class Reranker:
-    """The second stage over one bundle, loaded once.
+    """The second stage over one or several bundles, loaded once.
 
     Args:
-        photos: of the bundle.
+        photos: of the bundle, or of several.
         settings: how many candidates, which scorer, which weight.
         request: model, cache, prompt and device.
         score_cache: where logits are kept between runs; None keeps none.
@@ -74,12 +76,12 @@ class Reranker:
 
     Raises:
         SettingsError: no scorer suits what there is.
-        MismatchError: the cache was made by another model.
+        MismatchError: a cache was made by another model.
     """
 
     def __init__(
         self,
-        photos: BundlePhotos,
+        photos: BundlePhotos | Collection,
         settings: RerankSettings,
         request: Request | None = None,
         *,
@@ -87,12 +89,13 @@ class Reranker:
         reporter: Reporter = SILENT,
     ) -> None:
         check_lambda(settings.lam)
-        self.photos, self.settings, self._reporter = photos, settings, reporter
-        self._told_uncached = False
+        self.photos, self.settings, self._reporter = Collection.of(photos), settings, reporter
+        self._told_uncached: set[int] = set()  # numbers of bundles
         self.work = Work()
-        self.stage: SecondStage = choose(photos.bundle, settings, request or Request(), reporter)
+        bundles = [part.bundle for part in self.photos.parts]
+        self.stage: SecondStage = choose(bundles, settings, request or Request(), reporter)
         self._kept: ScoreCache | None = None
-        if score_cache is not None and self.stage.fingerprints:
+        if score_cache is not None and self.stage.bundles[0].fingerprints:
             self._kept = ScoreCache(score_cache, on_trouble=reporter.note)
 
     @property
@@ -117,7 +120,7 @@ class Reranker:
 
         Args:
             ranking: hits in shortlist order.
-            rows: the bundle row of each hit of the head, at least `settings.top` of them where there are.
+            rows: of the hits of the head, in the collection; at least `settings.top` of them where there are.
             query: from `prepare`, or with features.
 
         Returns:
@@ -138,7 +141,13 @@ class Reranker:
         # Those that were scored first, each part in shortlist order: what `fuse` wants.
         order = np.argsort(~depth.scored, kind="stable")
         hits = [ranking.hits[place] for place in order] + list(ranking.hits[len(head) :])
-        fused = fuse(Ranking(ranking.query, tuple(hits)), scores, lam=settings.lam, scorer=self.stage.scorer.name)
+        fused = fuse(
+            Ranking(ranking.query, tuple(hits)),
+            scores,
+            lam=settings.lam,
+            scorer=self.stage.scorer.name,
+            numbers=head[order].tolist(),
+        )
         return replace(fused, hits=fused.hits[: settings.top_only])
 
     def _score(self, head: npt.NDArray[np.int64], query: QueryPhoto, depth: Depth) -> PairScores:
@@ -147,7 +156,7 @@ class Reranker:
         started = time.monotonic()
         keys = self._keys(head)
         found: list[PairScores | None] = [None] * len(head)
-        for place, scores in self._known(query.digest, keys):
+        for place, scores in self._known(query.digest, head, keys):
             found[place] = scores
             depth.know([place], scores.values)
         known = int(depth.scored.sum())
@@ -161,7 +170,7 @@ class Reranker:
             for part in scoring(prefetch(self._candidates(head[places]), _AHEAD)):
                 these, rest = rest[: len(part)], rest[len(part) :]
                 depth.add(part.values)
-                self._keep(query.digest, [keys[place] for place in these], part)
+                self._keep(query.digest, head[these], [keys[place] for place in these], part)
                 for place, scores in zip(these.tolist(), part.each(), strict=True):
                     found[place] = scores
                 if depth.limit() == 0:
@@ -179,60 +188,82 @@ class Reranker:
         return scores
 
     def _candidates(self, rows: npt.NDArray[np.int64]) -> Iterator[Any]:
-        """Yield the features of rows: from the cache, or computed from the photo."""
-        table, source = self.stage.table, self.stage.source
-        cached = len(table) if table is not None else 0
+        """Yield the features of rows: from the cache of their bundle, or computed from the photo."""
         for start in range(0, len(rows), _AHEAD):
-            some = rows[start : start + _AHEAD].tolist()
-            stored = {}
-            if table is not None:
-                inside = [row for row in some if row < cached]
-                for row, tokens in zip(inside, table.read(inside), strict=True):
-                    if tokens.status == OK:
-                        stored[row] = tokens
-            if len(stored) < len(some):
-                self._tell_uncached(len(some) - len(stored), len(some))
-            for row in some:
-                if row in stored:
-                    yield source.of_tokens(stored[row])
+            some = rows[start : start + _AHEAD]
+            stored: dict[int, Any] = {}  # place among them -> tokens
+            sources = [self.stage.source] * len(some)
+            for part, places, own in self.photos.split(some):
+                held = self.stage.bundles[part]
+                found = dict(_stored(held.table, places, own))
+                if len(found) < len(places):
+                    self._tell_uncached(part, len(places) - len(found), len(places))
+                stored |= found
+                for place in places:
+                    sources[place] = held.source
+            for place, source in enumerate(sources):
+                if place in stored:
+                    yield source.of_tokens(stored[place])
                 else:
-                    yield source.of_candidate(self.photos.pixels(row, source.longer_side))
+                    yield source.of_candidate(self.photos.pixels(int(some[place]), source.longer_side))
 
-    def _tell_uncached(self, missing: int, count: int) -> None:
-        if not self._told_uncached:
-            self._told_uncached = True
+    def _tell_uncached(self, part: int, missing: int, count: int) -> None:
+        if part not in self._told_uncached:
+            self._told_uncached.add(part)
+            bundle = self.photos.parts[part].bundle.path
             self._reporter.note(
                 f"{missing} of {count} candidates have no cached tokens and are computed from their photos; "
-                f"`imgrank cache-tokens {self.photos.bundle.path} {self.stage.source.cache_options}` makes re-ranking "
-                "faster"
+                f"`imgrank cache-tokens {bundle} {self.stage.source.cache_options}` makes re-ranking faster"
             )
 
     # Scores of earlier runs
 
     def _keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
         """Return digests of what is compared: of a photo, and of the tokens that are kept of it."""
+        keys = [b""] * len(rows)
         if self._kept is None:
-            return [b""] * len(rows)
-        digests = self.photos.digests[rows]
-        table = self.stage.table
-        if table is not None:
-            checksums = np.zeros(len(rows), dtype="<u4")
-            inside = rows < len(table)
-            checksums[inside] = table.checksums[rows[inside]]
-            digests = np.concatenate([digests, checksums.view(np.uint8).reshape(-1, 4)], axis=1)
-        return [hashlib.blake2b(digest.tobytes(), digest_size=DIGEST_SIZE).digest() for digest in digests]
+            return keys
+        for part, places, own in self.photos.split(rows):
+            digests = self.photos.parts[part].digests[own]
+            table = self.stage.bundles[part].table
+            if table is not None:
+                checksums = np.zeros(len(own), dtype="<u4")
+                inside = own < len(table)
+                checksums[inside] = table.checksums[own[inside]]
+                digests = np.concatenate([digests, checksums.view(np.uint8).reshape(-1, 4)], axis=1)
+            for place, digest in zip(places.tolist(), digests, strict=True):
+                keys[place] = hashlib.blake2b(digest.tobytes(), digest_size=DIGEST_SIZE).digest()
+        return keys
 
-    def _known(self, query: bytes, keys: list[bytes]) -> Iterator[tuple[int, PairScores]]:
+    def _known(self, query: bytes, rows: npt.NDArray[np.int64], keys: list[bytes]) -> Iterator[tuple[int, PairScores]]:
         if self._kept is None:
             return
-        ways = np.stack([self._kept.get(way, query, keys) for way in self.stage.fingerprints])  # (ways, n)
-        for place in np.flatnonzero(np.isfinite(ways).all(axis=0)).tolist():
-            yield place, PairScores.of_logits(ways[:, place : place + 1])
+        for part, places, _ in self.photos.split(rows):
+            own = [keys[place] for place in places]
+            prints = self.stage.bundles[part].fingerprints
+            ways = np.stack([self._kept.get(way, query, own) for way in prints])  # (ways, n)
+            for number in np.flatnonzero(np.isfinite(ways).all(axis=0)).tolist():
+                yield int(places[number]), PairScores.of_logits(ways[:, number : number + 1])
 
-    def _keep(self, query: bytes, keys: list[bytes], scores: PairScores) -> None:
-        if self._kept is not None and scores.ways is not None:
-            for way, logits in zip(self.stage.fingerprints, scores.ways, strict=True):
-                self._kept.put(way, query, keys, logits)
+    def _keep(self, query: bytes, rows: npt.NDArray[np.int64], keys: list[bytes], scores: PairScores) -> None:
+        if self._kept is None or scores.ways is None:
+            return
+        for part, places, _ in self.photos.split(rows):
+            own = [keys[place] for place in places]
+            for way, logits in zip(self.stage.bundles[part].fingerprints, scores.ways[:, places], strict=True):
+                self._kept.put(way, query, own, logits)
+
+
+def _stored(
+    table: TokenTable | None, places: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+) -> Iterator[tuple[int, ImageTokens]]:
+    """Yield (place, tokens) of the rows that a cache has tokens of."""
+    if table is None:
+        return
+    inside = rows < len(table)
+    for place, tokens in zip(places[inside].tolist(), table.read(rows[inside].tolist()), strict=True):
+        if tokens.status == OK:
+            yield place, tokens
 
 
 def rerank_rankings(
@@ -242,7 +273,7 @@ def rerank_rankings(
 
     Args:
         rankings: from `imgrank.results.read_rankings`.
-        reranker: over the bundle that the hits are of.
+        reranker: over the bundles that the hits are of; hits that name none are of the first.
         queries_root: folder that relative query paths are below; None takes the working directory.
 
     Raises:
@@ -258,14 +289,9 @@ def _read(
     """Find the photos of rankings, and read their queries."""
     photos = reranker.photos
     for ranking in rankings:
-        rows: list[int] = []
-        hits: list[Hit] = []
-        for hit in ranking.hits:
-            row = photos.row_of_name(hit.path) if hit.id < 0 else photos.row_of_id(hit.id)
-            image_id = int(photos.ids[row])
-            rows.append(row)
-            hits.append(replace(hit, id=image_id, path=photos.path(row) if hit.id < 0 else hit.path))
+        rows = [photos.row_of_hit(hit) for hit in ranking.hits]
+        hits = tuple(photos.named(hit, row) for hit, row in zip(ranking.hits, rows, strict=True))
         if len(set(rows)) != len(rows):
             raise InputError(f"query {os.fsdecode(ranking.query)!r} has the same photo twice among its hits")
         path = ranking.query if queries_root is None else os.path.join(queries_root, ranking.query)  # noqa: PTH118
-        yield Ranking(ranking.query, tuple(hits)), rows, reranker.prepare(path) if rows else None
+        yield Ranking(ranking.query, hits), rows, reranker.prepare(path) if rows else None

@@ -5,113 +5,63 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from imgrank.arrays import Floats
 from imgrank.bundle.file import Bundle
 from imgrank.config import EncoderSettings, SearchSettings
 from imgrank.encode.base import Encoder
-from imgrank.errors import DamagedBundleError, ImageError, InputError, MismatchError, StaleGroupError
+from imgrank.errors import ImageError, MismatchError
 from imgrank.images.decode import decode
-from imgrank.index.base import Neighbours
-from imgrank.index.exact import ExactIndex
-from imgrank.index.graph import from_arrays
 from imgrank.prefetch import prefetch
-from imgrank.records import NO_DIGEST, OK
-from imgrank.results import Hit, Ranking
-from imgrank.steps.build_index import GraphState
+from imgrank.records import NO_DIGEST
+from imgrank.results import Ranking
+from imgrank.steps.collection import Collection
 from imgrank.steps.embed import bundle_projection
+from imgrank.steps.one_encoder import check_one_encoder
 from imgrank.steps.photos import BundlePhotos
 from imgrank.steps.rerank import QueryPhoto, Reranker
-
-
-class Shortlister:
-    """The first stage over one bundle, loaded once: descriptors, graph, and exact search for what the graph lacks."""
-
-    def __init__(self, bundle: Bundle, settings: SearchSettings) -> None:
-        self.settings = settings
-        self.descriptors = bundle.descriptors.read()
-        self.valid = bundle.images.statuses() == OK
-        self.count = int(np.count_nonzero(self.valid))
-        self._graph = None
-        self._hidden = 0  # nodes of the graph that may not be returned
-        self._beside: ExactIndex | None
-        if settings.exact:
-            self._beside = self._exact(self.valid)
-            return
-        from imgrank.index.hnsw import HnswIndex
-
-        table = bundle.graph
-        state = GraphState.from_json(table.provenance.settings)
-        covered = min(state.rows, len(self.descriptors))
-        if table.provenance.input_digest != bundle.descriptors.digest(bundle.images.content_digest(covered)):
-            raise StaleGroupError(bundle.path, "graph", f"imgrank index {bundle.path}")
-        try:
-            graph = from_arrays(table.arrays())
-            self._graph = HnswIndex(graph, self.descriptors)
-        except InputError as error:
-            raise DamagedBundleError(bundle.path, "/graph", f"{error}; run `imgrank index {bundle.path}`") from error
-        nodes = np.zeros(len(self.descriptors), dtype=bool)
-        nodes[graph.rows] = True
-        self._hidden = int(np.count_nonzero(nodes & ~self.valid))
-        newer = self.valid & ~nodes
-        self._beside = self._exact(newer) if newer.any() else None
-
-    def _exact(self, valid: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> ExactIndex:
-        return ExactIndex(self.descriptors, valid)
-
-    def search(self, query: Floats, k: int) -> Neighbours:
-        """Return the k most similar photos of one (dim,) query, fewer only where there are fewer."""
-        k = min(k, self.count)
-        found: list[Neighbours] = []
-        if self._graph is not None and k > 0:
-            wide = self._graph.search(query[None], k + self._hidden, self.settings.ef)
-            seen = self.valid[wide.rows[0]]
-            found.append(Neighbours(wide.rows[:, seen], wide.similarities[:, seen]))
-        if self._beside is not None and k > 0:
-            found.append(self._beside.search(query[None], k))
-        if not found:
-            return Neighbours(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
-        rows = np.concatenate([neighbours.rows[0] for neighbours in found])
-        similarities = np.concatenate([neighbours.similarities[0] for neighbours in found])
-        order = np.lexsort((rows, -similarities))[:k]
-        return Neighbours(rows[order][None], similarities[order][None])
+from imgrank.steps.shortlist import Shortlister
 
 
 @dataclass(frozen=True, eq=False)
 class _Shortlist:
     ranking: Ranking
-    rows: list[int]  # of the hits
+    rows: list[int]  # of the hits, in the collection
     query: QueryPhoto | None  # for the second stage
 
 
 class Searcher:
-    """Search over one bundle, with its encoder and, if asked for, its second stage loaded once.
+    """Search over one or several bundles, with their encoder and, if asked for, their second stage loaded once.
 
     Args:
-        photos: of the bundle.
+        photos: of the bundle, or of several.
         settings: the shortlist.
-        reranker: the second stage; None leaves the shortlist as it is.
-        encoder: None loads the one the bundle was made with. A folder or id of the same model may be given where
+        reranker: the second stage, over the same photos; None leaves the shortlist as it is.
+        encoder: None loads the one the first bundle was made with. A folder or id of the same model may be given where
             it lies elsewhere on this machine.
         device: for encoders that run in torch.
+
+    Raises:
+        MismatchError: the bundles were made with different encoders, or the encoder is here in another revision.
+        MissingGroupError: a bundle has no descriptors or no graph yet.
+        StaleGroupError: a graph is older than its descriptors.
     """
 
     def __init__(
         self,
-        photos: BundlePhotos,
+        photos: BundlePhotos | Collection,
         settings: SearchSettings,
         *,
         reranker: Reranker | None = None,
         encoder: str | None = None,
         device: str = "auto",
     ) -> None:
-        self.photos, self.settings, self.reranker = photos, settings, reranker
-        self.shortlister = Shortlister(photos.bundle, settings)
-        self.encoder = load_bundle_encoder(photos.bundle, encoder, device)
+        self.photos, self.settings, self.reranker = Collection.of(photos), settings, reranker
+        bundles = [part.bundle for part in self.photos.parts]
+        check_one_encoder(bundles)
+        self.shortlister = Shortlister(self.photos, settings)
+        self.encoder = load_bundle_encoder(bundles[0], encoder, device)
 
     def search(self, query: bytes) -> Ranking:
-        """Rank the photos of the bundle for one query photo.
+        """Rank the photos of the collection for one query photo.
 
         Raises:
             ImageError: the query cannot be decoded.
@@ -149,7 +99,7 @@ class Searcher:
         neighbours = self.shortlister.search(encoded.descriptors[0], wanted)
         rows = [int(row) for row in neighbours.rows[0]]
         hits = tuple(
-            Hit(query, rank, int(self.photos.ids[row]), self.photos.path(row), float(similarity), float(similarity))
+            self.photos.hit(query, rank, row, float(similarity))
             for rank, (row, similarity) in enumerate(zip(rows, neighbours.similarities[0], strict=True), 1)
         )
         return _Shortlist(Ranking(query, hits), rows, ready)

@@ -1,8 +1,8 @@
-"""Chooses what re-ranks, by what a bundle holds and a user asks: a scorer, and where the features come from."""
+"""Chooses what re-ranks, by what bundles hold and a user asks: a scorer, and where the features come from."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from imgrank.bundle import layout
 from imgrank.bundle.file import Bundle
 from imgrank.bundle.tokens import TokenTable
-from imgrank.config import BUILTIN, RerankSettings
+from imgrank.config import RerankSettings
 from imgrank.errors import MismatchError, SettingsError
 from imgrank.progress import Reporter
 from imgrank.rerank.score_cache import default_path, fingerprint
 from imgrank.rerank.scorers import Scorer
+from imgrank.steps.cache_choice import cache_of_model, choose_caches
 from imgrank.steps.features import (
     FeatureSource,
     LocalSource,
@@ -54,20 +55,33 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class SecondStage:
-    """What re-ranks.
+class BundleFeatures:
+    """Where the features of the photos of one bundle come from.
 
     Attributes:
-        table: where features are kept; None computes them from photos.
+        table: where they are kept; None computes them from photos.
         source: turns pixels or kept tokens into features.
-        scorer: compares them.
         fingerprints: one for each way a pair is asked about, under which its logit may be kept; none: it may not.
     """
 
     table: TokenTable | None
     source: FeatureSource[Any]
-    scorer: Scorer[Any]
     fingerprints: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SecondStage:
+    """What re-ranks.
+
+    Attributes:
+        scorer: compares a query with candidates.
+        source: turns the pixels of a query into features.
+        bundles: where candidates come from, for each bundle.
+    """
+
+    scorer: Scorer[Any]
+    source: FeatureSource[Any]
+    bundles: tuple[BundleFeatures, ...]
 
 
 def score_cache_path(asked: str | None) -> Path | None:
@@ -77,80 +91,116 @@ def score_cache_path(asked: str | None) -> Path | None:
     return None if asked == "none" else Path(asked)
 
 
-def choose(bundle: Bundle, settings: RerankSettings, request: Request, reporter: Reporter) -> SecondStage:
-    """Load the second stage that suits a bundle and a user's wishes.
+def choose(bundles: Sequence[Bundle], settings: RerankSettings, request: Request, reporter: Reporter) -> SecondStage:
+    """Load the second stage that suits bundles and a user's wishes: one scorer for all of them.
 
     Raises:
         SettingsError: no scorer suits what there is, or options contradict each other.
-        MismatchError: the cache was made by another model.
+        MismatchError: a cache was made by another model.
+        MissingGroupError: a bundle lacks the cache that was named.
         MissingModelError, MissingDeviceError: see `imgrank.mllm.registry.load_mllm`.
     """
-    table = _named_cache(bundle, settings, request)
-    visual = request.mllm is not None or (table is not None and table.kind == "mllm")
+    tables = choose_caches(bundles, settings, cache=request.cache, mllm=request.mllm)
+    visual = request.mllm is not None or any(table is not None and table.kind == "mllm" for table in tables)
     if visual and settings.scorer != "geometric":
-        return _visual(bundle, settings, request, table)
-    return _local(bundle, settings, table, reporter)
+        return _visual(bundles, settings, request, tables)
+    return _local(bundles, settings, tables, reporter)
 
 
-def _local(bundle: Bundle, settings: RerankSettings, table: TokenTable | None, reporter: Reporter) -> SecondStage:
+def _local(
+    bundles: Sequence[Bundle], settings: RerankSettings, tables: Sequence[TokenTable | None], reporter: Reporter
+) -> SecondStage:
     from imgrank.rerank.scorers import GeometricScorer, LocalMaxSimScorer
 
+    path = bundles[0].path
     if settings.scorer == "mllm":
         raise SettingsError(
-            f"--scorer mllm needs a model: give --mllm, or run `imgrank cache-tokens {bundle.path}` for the built-in "
+            f"--scorer mllm needs a model: give --mllm, or run `imgrank cache-tokens {path}` for the built-in "
             "one (--mllm MODEL for another)"
         )
     if settings.scorer == "auto":
         reporter.note(
             "re-ranking by geometric matches of the built-in local features; for a multimodal language model: "
-            f"imgrank cache-tokens {bundle.path} --mllm MODEL (the built-in one: --mllm builtin, here too)"
+            f"imgrank cache-tokens {path} --mllm MODEL (the built-in one: --mllm builtin, here too)"
         )
     source = LocalSource()
-    held, here = table.provenance if table is not None else source.provenance, source.provenance
-    if (held.model_revision, held.settings) != (here.model_revision, here.settings):
-        raise MismatchError(
-            bundle.path,
-            f"{layout.LOCAL_CACHE!r} holds local features of version {held.model_revision} ({held.settings}); "
-            f"this imgrank compares version {here.model_revision} ({here.settings}); make them again: "
-            f"imgrank cache-tokens {bundle.path} --cache {layout.LOCAL_CACHE} --overwrite",
-        )
-    return SecondStage(table, source, LocalMaxSimScorer() if settings.scorer == "maxsim" else GeometricScorer())
+    here = source.provenance
+    for bundle, table in zip(bundles, tables, strict=True):
+        held = table.provenance if table is not None else here
+        if (held.model_revision, held.settings) != (here.model_revision, here.settings):
+            raise MismatchError(
+                bundle.path,
+                f"{layout.LOCAL_CACHE!r} holds local features of version {held.model_revision} ({held.settings}); "
+                f"this imgrank compares version {here.model_revision} ({here.settings}); make them again: "
+                f"imgrank cache-tokens {bundle.path} --cache {layout.LOCAL_CACHE} --overwrite",
+            )
+    scorer = LocalMaxSimScorer() if settings.scorer == "maxsim" else GeometricScorer()
+    return SecondStage(scorer, source, tuple(BundleFeatures(table, source) for table in tables))
 
 
-def _visual(bundle: Bundle, settings: RerankSettings, request: Request, table: TokenTable | None) -> SecondStage:
+def _visual(
+    bundles: Sequence[Bundle], settings: RerankSettings, request: Request, tables: Sequence[TokenTable | None]
+) -> SecondStage:
     from imgrank.mllm.registry import load_mllm
     from imgrank.rerank.packing import PairScorer, SymmetricPairScorer
     from imgrank.rerank.scorers import MllmScorer, VisualMaxSimScorer
 
-    name = request.mllm if request.mllm is not None else table.provenance.model if table is not None else ""
+    cached = [table.provenance.model for table in tables if table is not None]
+    name = request.mllm if request.mllm is not None else cached[0]
     model = load_mllm(name, device=request.device, dtype=settings.dtype, compile=request.compile)
-    if table is None:
-        table = _cache_of(bundle, model)
-    elif table.provenance.model_revision != model.revision:
+    found: list[tuple[TokenTable, VisualSource] | None] = []
+    for bundle, table in zip(bundles, tables, strict=True):
+        table = _check_cache(bundle, table, name, model) if table is not None else cache_of_model(bundle, model)
+        found.append(None if table is None else (table, _source_of(bundle, table, name, model)))
+    # Photos without a cache are prepared, and queries seen, as in the first bundle that has one.
+    lead = next((kept[1] for kept in found if kept is not None), None)
+    source = lead if lead is not None else VisualSource(model, default_token_settings(model))
+    sources = [source if kept is None else kept[1] for kept in found]
+    kept_in = [None if kept is None else kept[0] for kept in found]
+    if settings.scorer == "maxsim":
+        return SecondStage(VisualMaxSimScorer(), source, tuple(map(BundleFeatures, kept_in, sources)))
+    prompt, answers = choose_prompt(model, settings, request.prompt_file)
+    pairs = (SymmetricPairScorer if settings.symmetric else PairScorer)(model, prompt, answers)
+    prints = [tuple(fingerprint_of(way, _tokens_text(own, source)) for way in pairs.ways) for own in sources]
+    return SecondStage(MllmScorer(pairs), source, tuple(map(BundleFeatures, kept_in, sources, prints)))
+
+
+def _check_cache(bundle: Bundle, table: TokenTable, name: str, model: VisionLanguageModel) -> TokenTable:
+    """Return the table, if its tokens are of these weights.
+
+    Raises:
+        MismatchError: they are not.
+    """
+    if table.provenance.model_revision != model.revision:
         raise MismatchError(
             bundle.path,
             f"cache {table.name!r} holds tokens of {table.provenance.model} ({table.provenance.model_revision}), "
             f"not of {name} ({model.revision}); cache its tokens under another name: "
             f"imgrank cache-tokens {bundle.path} --mllm {name} --cache NAME",
         )
-    kept = default_token_settings(model)
-    if table is not None:
-        kept = kept_settings(table.provenance)
-        if changed := differing_vision(table.provenance, model):
-            raise MismatchError(
-                bundle.path,
-                f"cache {table.name!r} was made while {name} prepared photos in another way: {changed}; make it again: "
-                f"imgrank cache-tokens {bundle.path} --mllm {name} --cache {table.name} --overwrite",
-            )
-    codebooks = None if table is None else stored_codebooks(table)
-    source = VisualSource(model, kept, codebooks)
-    if settings.scorer == "maxsim":
-        return SecondStage(table, source, VisualMaxSimScorer())
-    prompt, answers = choose_prompt(model, settings, request.prompt_file)
-    pairs = (SymmetricPairScorer if settings.symmetric else PairScorer)(model, prompt, answers)
-    digest = codebooks.digest() if codebooks is not None else ""
-    prints = tuple(fingerprint_of(way, kept.to_json() + digest) for way in pairs.ways)
-    return SecondStage(table, source, MllmScorer(pairs), prints)
+    return table
+
+
+def _source_of(bundle: Bundle, table: TokenTable, name: str, model: VisionLanguageModel) -> VisualSource:
+    """Return what reads a cache.
+
+    Raises:
+        MismatchError: it was made while the model prepared photos in another way.
+    """
+    if changed := differing_vision(table.provenance, model):
+        raise MismatchError(
+            bundle.path,
+            f"cache {table.name!r} was made while {name} prepared photos in another way: {changed}; make it again: "
+            f"imgrank cache-tokens {bundle.path} --mllm {name} --cache {table.name} --overwrite",
+        )
+    return VisualSource(model, kept_settings(table.provenance), stored_codebooks(table))
+
+
+def _tokens_text(candidates: VisualSource, query: VisualSource) -> str:
+    """Return what a fingerprint says of the tokens of a pair."""
+    text = candidates.settings.to_json() + candidates.codebook_digest
+    sizes = [(source.settings.longer_side, source.settings.max_tokens) for source in (candidates, query)]
+    return text if sizes[0] == sizes[1] else f"{text}, query at {sizes[1][0]} pixels, {sizes[1][1]} tokens"
 
 
 def fingerprint_of(way: PairScorer, tokens: str) -> bytes:
@@ -205,50 +255,3 @@ def choose_prompt(
             "--answers out, or ask it as any other model with --profile none"
         )
     return profile.prompt(settings.task), profile.answers
-
-
-def _named_cache(bundle: Bundle, settings: RerankSettings, request: Request) -> TokenTable | None:
-    """Return the token cache that the options or the bundle name; None where only the model's revision can tell."""
-    if request.cache is not None:
-        table = bundle.tokens(request.cache)
-        if settings.scorer == "mllm" and table.kind != "mllm":
-            raise SettingsError(f"--scorer mllm cannot use cache {request.cache!r}: it holds local features")
-        if settings.scorer == "geometric" and table.kind != "local":
-            raise SettingsError(
-                f"--scorer geometric cannot use cache {request.cache!r}: it holds visual tokens of a model"
-            )
-        return table
-    visual = [table for table in bundle.token_tables.values() if table.kind == "mllm"]
-    if settings.scorer != "geometric" and (visual or request.mllm is not None):
-        if request.mllm is not None:
-            same = [table for table in visual if table.provenance.model in _names(request.mllm)]
-            return same[0] if len(same) == 1 else None
-        # The built-in model never takes the place of one that somebody chose, and scores only where it is asked for:
-        # geometric matches measure better (docs/builtin-models.md).
-        chosen = [table for table in visual if table.provenance.model != BUILTIN]
-        if not chosen and settings.scorer != "mllm":
-            return bundle.token_tables.get(layout.LOCAL_CACHE)
-        visual = chosen or visual
-        if len(visual) == 1:
-            return visual[0]
-        for default in (layout.DEFAULT_CACHE, layout.BUILTIN_CACHE):
-            if default in (table.name for table in visual):
-                return bundle.token_tables[default]
-        names = ", ".join(sorted(table.name for table in visual))
-        raise SettingsError(f"{bundle.path} has several token caches ({names}); choose one with --cache")
-    return bundle.token_tables.get(layout.LOCAL_CACHE)
-
-
-def _cache_of(bundle: Bundle, model: VisionLanguageModel) -> TokenTable | None:
-    """Return the cache with tokens of just these weights, wherever their folder was when they were cached."""
-    same = [table for table in bundle.token_tables.values() if table.provenance.model_revision == model.revision]
-    defaults = (layout.DEFAULT_CACHE, layout.BUILTIN_CACHE)
-    if len(same) > 1 and not any(table.name in defaults for table in same):
-        names = ", ".join(sorted(table.name for table in same))
-        raise SettingsError(f"{bundle.path} has several caches of {model.name} ({names}); choose one with --cache")
-    same.sort(key=lambda table: table.name not in defaults)
-    return same[0] if same else None
-
-
-def _names(model: str) -> set[str]:
-    return {model, os.path.realpath(model)} if model != BUILTIN and Path(model).is_dir() else {model}

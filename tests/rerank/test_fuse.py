@@ -43,6 +43,12 @@ def test_ties_go_to_the_higher_similarity_then_to_the_lower_id() -> None:
     assert [hit.id for hit in fused.hits] == [0, 1, 2]
 
 
+def test_numbers_decide_where_ids_do_not_tell_photos_apart() -> None:
+    scores = PairScores(np.array([0.5, 0.5, 0.5], np.float32))
+    fused = fuse(ranking([0.25, 0.25, 0.25]), scores, lam=0.5, scorer="x", numbers=[7, 9, 3])
+    assert [hit.id for hit in fused.hits] == [2, 0, 1]
+
+
 def test_nan_is_refused_with_the_way_out() -> None:
     with pytest.raises(ImgrankError, match="--dtype float32"):
         PairScores.of_logits(np.array([0.0, np.nan], np.float32))

@@ -143,15 +143,14 @@ def test_hits_through_a_pipe_are_scored_the_same(cached):
 def test_the_cache_of_a_model_that_moved_is_found_by_its_weights(cached, tmp_path):
     moved = shutil.copytree(cached / "mllm", tmp_path / "moved")
     stage = searcher(cached, request=Request(mllm=str(moved))).reranker.stage
-    assert stage.table is not None
-    assert stage.table.name == "default"
+    assert [kept.table.name for kept in stage.bundles] == ["default"]
 
 
 def test_tokens_of_another_model_are_refused_with_the_command_to_run(cached, tmp_path):
     other = save_tiny_mllm(tmp_path / "other", "qwen3_vl", seed=1)
     with pytest.raises(MismatchError, match=r"imgrank cache-tokens .* --cache NAME"):
         searcher(cached, request=Request(mllm=str(other), cache="default"))
-    assert searcher(cached, request=Request(mllm=str(other))).reranker.stage.table is None
+    assert searcher(cached, request=Request(mllm=str(other))).reranker.stage.bundles[0].table is None
 
 
 def test_tokens_of_photos_prepared_in_another_way_are_refused(cached, tmp_path):

@@ -1,0 +1,246 @@
+"""The photos of one or several bundles as one collection: what a search and a second stage work on.
+
+Rows are numbered through: those of the first bundle, then those of the second, and so on, as in the bundle that all of
+them would make together. With one bundle these are its own rows.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from imgrank.arrays import Ids, Pixels
+from imgrank.config import DecodeSettings
+from imgrank.errors import InputError, SettingsError
+from imgrank.images.scan import display
+from imgrank.records import OK
+from imgrank.results import Hit
+from imgrank.steps.photos import BundlePhotos, open_photos
+
+
+class Collection:
+    """Photos of bundles, in the order in which the bundles are given.
+
+    A photo that several bundles list, the same file with the same content, counts once: the first of them has it.
+
+    Args:
+        parts: the photos of each bundle, at least one.
+
+    Raises:
+        SettingsError: a bundle is among them twice.
+    """
+
+    def __init__(self, parts: Sequence[BundlePhotos]) -> None:
+        bundles = [part.bundle.path for part in parts]
+        _refuse_twice(bundles)
+        self.parts = tuple(parts)
+        self._names = [os.fsencode(bundle) for bundle in bundles]
+        self._starts = [0, *accumulate(map(len, self.parts))]  # rows of part i: starts[i] to starts[i + 1]
+
+    @classmethod
+    def of(cls, photos: BundlePhotos | Collection) -> Collection:
+        """Take the photos of one bundle for a collection."""
+        return photos if isinstance(photos, Collection) else cls([photos])
+
+    def __len__(self) -> int:
+        """Return how many rows there are, those that are not searched included."""
+        return self._starts[-1]
+
+    @property
+    def settings(self) -> DecodeSettings:
+        """Return the limits for decoding."""
+        return self.parts[0].settings
+
+    @property
+    def several(self) -> bool:
+        """Return whether hits have to say which bundle they are of."""
+        return len(self.parts) > 1
+
+    @property
+    def title(self) -> str:
+        """Return the names of the bundles, for messages."""
+        return " with ".join(os.fspath(part.bundle.path) for part in self.parts)
+
+    # From rows to photos
+
+    def first_row(self, part: int) -> int:
+        """Return the number of a bundle's row 0."""
+        return self._starts[part]
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Return the number of the bundle that a row is of, and its row there."""
+        part = bisect_right(self._starts, row) - 1  # the last of several equal starts: empty bundles have no rows
+        return part, row - self._starts[part]
+
+    def split(self, rows: Ids) -> Iterator[tuple[int, Ids, Ids]]:
+        """Yield for each bundle that has some of the rows: its number, their places among `rows`, and its own rows.
+
+        Args:
+            rows: (n,) int64, in any order.
+        """
+        for part, start in enumerate(self._starts[:-1]):
+            places = np.flatnonzero((rows >= start) & (rows < self._starts[part + 1]))
+            if len(places):
+                yield part, places, rows[places] - start
+
+    def pixels(self, row: int, longer_side: int | None) -> Pixels:
+        """Decode the photo of a row; see `BundlePhotos.pixels`."""
+        part, own = self.locate(row)
+        return self.parts[part].pixels(own, longer_side)
+
+    def hit(self, query: bytes, rank: int, row: int, similarity: float) -> Hit:
+        """Return the record of a photo that was found."""
+        part, own = self.locate(row)
+        photos = self.parts[part]
+        image_id = int(photos.ids[own])
+        return Hit(query, rank, image_id, photos.path(own), similarity, similarity, bundle=self._label(part))
+
+    def named(self, hit: Hit, row: int) -> Hit:
+        """Return a hit that was read with the id and the bundle of its row; where it had no id, also with its path."""
+        part, own = self.locate(row)
+        photos = self.parts[part]
+        path = photos.path(own) if hit.id < 0 else hit.path
+        return replace(hit, id=int(photos.ids[own]), path=path, bundle=self._label(part))
+
+    def _label(self, part: int) -> bytes | None:
+        return self._names[part] if self.several else None
+
+    # From records to rows
+
+    def row_of_hit(self, hit: Hit) -> int:
+        """Return the row of a hit: by its id in its bundle, or, for one of a TREC run, by its path.
+
+        A hit that names no bundle is of the first.
+
+        Raises:
+            InputError: there is no such photo, or the bundle is not among those that were given.
+        """
+        if hit.id < 0:
+            return self._row_of_name(hit.path)
+        part = 0 if hit.bundle is None else self._part_called(hit.bundle)
+        return self._starts[part] + self.parts[part].row_of_id(hit.id)
+
+    def _part_called(self, name: bytes) -> int:
+        if name in self._names:
+            return self._names.index(name)
+        for number, photos in enumerate(self.parts):
+            if _same_file(photos.bundle.path, name):
+                return number
+        raise InputError(
+            f"a hit is of the bundle {display(name)}, which is not among those given ({self.title}); "
+            f"add it: --with {display(name)}"
+        )
+
+    def _row_of_name(self, name: bytes) -> int:
+        if not self.several:
+            return self.parts[0].row_of_name(name)
+        # Not by what is stored first, as in one bundle: a name may be stored in two, and a path, which is what search
+        # prints, leads to one photo.
+        for part, photos in enumerate(self.parts):
+            row = photos.row_lying_at(name)
+            if row is not None:
+                return self._starts[part] + row
+        stored = [
+            (part, row) for part, photos in enumerate(self.parts) if (row := photos.row_stored_as(name)) is not None
+        ]
+        if len({self.parts[part].absolute_path(row) for part, row in stored}) > 1:
+            raise InputError(
+                f"{self.title}: several bundles have a photo called {display(name)}; give a path that opens"
+            )
+        if not stored:
+            raise InputError(f"{self.title}: no photo is called {display(name)}")
+        part, row = stored[0]
+        return self._starts[part] + row
+
+    # What is searched
+
+    def searched(self, part: int) -> npt.NDArray[np.bool_]:
+        """Return (n,) which rows of a bundle may be found: photos that could be read, and not in an earlier bundle."""
+        readable: npt.NDArray[np.bool_] = self.parts[part].statuses == OK
+        if self.several:
+            readable &= ~self._copies[self._starts[part] : self._starts[part + 1]]
+        return readable
+
+    @cached_property
+    def _copies(self) -> npt.NDArray[np.bool_]:
+        """Return (n,) True for photos that an earlier bundle has."""
+        copies = np.zeros(len(self), dtype=np.bool_)
+        # Few photos share their content with another one, so paths are read for those alone.
+        heads = np.concatenate([np.ascontiguousarray(part.digests).view("<u8")[:, 0] for part in self.parts])
+        readable = np.flatnonzero(np.concatenate([part.statuses == OK for part in self.parts]))
+        order = readable[np.argsort(heads[readable], kind="stable")]
+        equal = heads[order[1:]] == heads[order[:-1]]
+        twins = np.union1d(order[1:][equal], order[:-1][equal])
+        known: set[tuple[bytes, bytes]] = set()
+        for row in twins.tolist():
+            part, own = self.locate(row)
+            photos = self.parts[part]
+            photo = (photos.digests[own].tobytes(), photos.absolute_path(own))
+            copies[row] = photo in known
+            known.add(photo)
+        return copies
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the bundles."""
+        for part in self.parts:
+            part.bundle.close()
+
+
+def open_collection(
+    bundles: Sequence[Path], decode_settings: DecodeSettings | None = None, roots: Sequence[Path] = ()
+) -> Collection:
+    """Open bundles, each once, as one collection.
+
+    Args:
+        bundles: the files; a photo of several of them is that of the first.
+        decode_settings: limits and workers.
+        roots: folders of the photos, one for each bundle, where they are not those that the bundles state; else none.
+
+    Raises:
+        SettingsError: a bundle is named twice, or the number of roots is another one.
+        BundleError: one cannot be read.
+    """
+    if roots and len(roots) != len(bundles):
+        raise SettingsError(
+            f"--root is given {len(roots)} times for {len(bundles)} bundle{'s' if len(bundles) > 1 else ''}; "
+            "give it once for each bundle, in their order"
+        )
+    opened: list[BundlePhotos] = []
+    try:
+        for place, bundle in enumerate(bundles):
+            opened.append(open_photos(bundle, decode_settings, roots[place] if roots else None))
+        return Collection(opened)
+    except BaseException:
+        for photos in opened:
+            photos.bundle.close()
+        raise
+
+
+def _refuse_twice(bundles: Sequence[Path]) -> None:
+    for place, bundle in enumerate(bundles):
+        for earlier in bundles[:place]:
+            if _same_file(earlier, os.fsencode(bundle)):
+                raise SettingsError(f"{earlier} and {bundle} are the same bundle; name it once")
+
+
+def _same_file(bundle: Path, name: bytes) -> bool:
+    try:
+        return bundle.samefile(os.fsdecode(name))
+    except (OSError, ValueError):  # it is not there, or no file can have such a name
+        return False
