@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import threading
+
 import click
 
 from imgrank.cli.group import LazyGroup
@@ -48,4 +53,14 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as done:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        # A thread that still prefetches for what has failed would be torn out of native code when Python shuts down,
+        # which aborts the process. It holds nothing that needs an end.
+        if any(thread.daemon for thread in threading.enumerate()):
+            os._exit(done.code if isinstance(done.code, int) else 1)
+        raise
