@@ -6,6 +6,7 @@ a compacted file may drop rows and keep ids. Every other group counts in rows.
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,15 +112,20 @@ class ImageTable:
             )
         return record
 
-    def paths(self) -> list[bytes]:
-        """Return every path, relative to the root, in row order."""
-        if not len(self):
+    def paths(self, start: int = 0, stop: int | None = None) -> list[bytes]:
+        """Return the paths of rows [start, stop), relative to the root, in row order."""
+        stop = len(self) if stop is None else stop
+        if start >= stop:
             return []
-        offsets = self.columns["path-offsets"].read().astype(np.int64)
-        if offsets[0] != 0 or np.any(np.diff(offsets) < 0) or offsets[-1] != len(self.columns["path-bytes"]):
+        total = len(self.columns["path-bytes"])
+        offsets = self.columns["path-offsets"].read(start, stop + 1)
+        first, last = int(offsets[0]), int(offsets[-1])
+        ends = (start == 0 and first != 0) or (stop == len(self) and last != total)
+        if ends or last > total or np.any(offsets[1:] < offsets[:-1]):
             raise DamagedBundleError(self.path, "/images/path-offsets", "does not ascend over path-bytes")
-        raw = self.columns["path-bytes"].read().tobytes()
-        return [raw[offsets[i] : offsets[i + 1]] for i in range(len(self))]
+        raw = self.columns["path-bytes"].read(first, last).tobytes()
+        bounds = (offsets - offsets[0]).tolist()
+        return [raw[a:b] for a, b in itertools.pairwise(bounds)]
 
     def content_digest(self, rows: int) -> str:
         """Return the digest of what the first `rows` photos are: ids and content digests, not names or times."""

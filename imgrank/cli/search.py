@@ -38,7 +38,11 @@ from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
     type=click.IntRange(min=0),
     help="Candidates kept while following the graph; 0 takes max(2 k, 128).",
 )
-@click.option("--encoder", metavar="MODEL", help="Where the encoder of the bundle lies here, if it moved.")
+@click.option(
+    "--encoder",
+    metavar="MODEL",
+    help="Where the encoder of the bundle lies here, if it moved; for imported descriptors, which it is.",
+)
 @options.list_options
 @options.output_options
 @options.device_option

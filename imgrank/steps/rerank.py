@@ -21,7 +21,7 @@ from imgrank.errors import InputError
 from imgrank.images.decode import read_photo
 from imgrank.prefetch import prefetch
 from imgrank.progress import SILENT, Reporter
-from imgrank.records import DIGEST_SIZE, OK
+from imgrank.records import DIGEST_SIZE, NO_DIGEST, OK
 from imgrank.rerank.base import PairScores
 from imgrank.rerank.depth import Depth
 from imgrank.rerank.fuse import check_lambda, fuse
@@ -210,17 +210,23 @@ class Reranker:
     # Scores of earlier runs
 
     def _keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
-        """Return digests of what is compared: of a photo, and of the tokens that are kept of it."""
+        """Return digests of what is compared: of a photo, and of the tokens that are kept of it.
+
+        A photo that has never been seen has none, so nothing is remembered of it.
+        """
         if self._kept is None:
             return [b""] * len(rows)
-        digests = self.photos.digests[rows]
+        contents = digests = self.photos.digests[rows]
         table = self.stage.table
         if table is not None:
             checksums = np.zeros(len(rows), dtype="<u4")
             inside = rows < len(table)
             checksums[inside] = table.checksums[rows[inside]]
             digests = np.concatenate([digests, checksums.view(np.uint8).reshape(-1, 4)], axis=1)
-        return [hashlib.blake2b(digest.tobytes(), digest_size=DIGEST_SIZE).digest() for digest in digests]
+        return [
+            hashlib.blake2b(digest.tobytes(), digest_size=DIGEST_SIZE).digest() if content.any() else NO_DIGEST
+            for digest, content in zip(digests, contents, strict=True)
+        ]
 
     def _known(self, query: bytes, keys: list[bytes]) -> Iterator[tuple[int, PairScores]]:
         if self._kept is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from imgrank.arrays import Floats
 from imgrank.bundle.file import Bundle
-from imgrank.config import EncoderSettings, SearchSettings
+from imgrank.config import UNKNOWN, EncoderSettings, SearchSettings
 from imgrank.encode.base import Encoder
 from imgrank.errors import DamagedBundleError, ImageError, InputError, MismatchError, StaleGroupError
 from imgrank.images.decode import decode
@@ -93,7 +93,7 @@ class Searcher:
         settings: the shortlist.
         reranker: the second stage; None leaves the shortlist as it is.
         encoder: None loads the one the bundle was made with. A folder or id of the same model may be given where
-            it lies elsewhere on this machine.
+            it lies elsewhere on this machine; and must be for imported descriptors whose encoder nobody named.
         device: for encoders that run in torch.
     """
 
@@ -165,11 +165,14 @@ def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encod
     """Load the encoder that a bundle's descriptors were made with.
 
     Raises:
-        MismatchError: it is here in another revision.
+        MismatchError: it is here in another revision; or the descriptors were imported, nobody said what computed
+            them, and `model` does not say it either or makes descriptors of another length.
     """
     from imgrank.encode.registry import load_encoder
 
     provenance = bundle.descriptors.provenance
+    if provenance.model == UNKNOWN:
+        return _named_encoder(bundle, model, device)
     settings = EncoderSettings.from_json(provenance.settings)
     if model is not None:
         settings = replace(settings, model=model)
@@ -179,5 +182,25 @@ def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encod
             bundle.path,
             f"holds descriptors of {provenance.model} ({provenance.model_revision}), but here it is "
             f"{encoder.name} ({encoder.revision}); search with the revision it was made with",
+        )
+    return encoder
+
+
+def _named_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
+    """Load the encoder that the user says computed imported descriptors; its length is all that can be checked."""
+    from imgrank.encode.registry import load_encoder
+
+    if model is None:
+        raise MismatchError(
+            bundle.path,
+            "its descriptors were imported, and nobody said what computed them; name the encoder that does the same "
+            "with query photos: --encoder MODEL",
+        )
+    encoder = load_encoder(EncoderSettings(model=model), device=device)
+    if encoder.dim != bundle.descriptors.dim:
+        raise MismatchError(
+            bundle.path,
+            f"holds imported descriptors of {bundle.descriptors.dim} numbers, {encoder.name} computes {encoder.dim}; "
+            "name the encoder that they are of",
         )
     return encoder
