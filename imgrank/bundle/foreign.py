@@ -165,22 +165,18 @@ class HlocFile:
 
     def _walk(self) -> Iterator[tuple[bytes, h5py.Dataset]]:
         """Yield the name of each image with its descriptor; a stack, because nesting may exceed Python's recursion."""
-        stack: list[tuple[bytes, h5py.Group]] = [(b"", self._root)]
+        stack = [(b"", self._root, key) for key in reversed(list(self._root))]
         while stack:
-            prefix, group = stack.pop()
-            below: list[tuple[bytes, h5py.Group]] = []
-            for key in group:
-                child = _child(self._path, group, key)
-                raw = os.fsencode(key)
-                if isinstance(child, h5py.Dataset):
-                    if raw == self._LEAF.encode():
-                        yield prefix, child
-                elif isinstance(child, h5py.Group):
-                    name = prefix + b"/" + raw if prefix else raw
-                    if len(name) > MAX_NAME:
-                        raise InputError(f"{self._path}: groups are nested to names of more than {MAX_NAME} bytes")
-                    below.append((name, child))
-            stack.extend(reversed(below))
+            name, group, key = stack.pop()
+            child = _child(self._path, group, key)
+            if isinstance(child, h5py.Dataset):
+                if key == self._LEAF:
+                    yield name, child
+            elif isinstance(child, h5py.Group):
+                below = os.path.join(name, os.fsencode(key))  # noqa: PTH118  # bytes
+                if len(below) > MAX_NAME:
+                    raise InputError(f"{self._path}: groups are nested to names of more than {MAX_NAME} bytes")
+                stack += [(below, child, inner) for inner in reversed(list(child))]
 
 
 def check_size(path: Path, rows: int, dim: int) -> None:

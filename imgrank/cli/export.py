@@ -52,14 +52,16 @@ def descriptors(bundle: Path, output: Path, force: bool, quiet: bool) -> None:
         python -c "import numpy as np; print(np.load('descriptors.npy', mmap_mode='r').shape)"
     """
     from imgrank.cli.console import Console, size
+    from imgrank.config import UNKNOWN
     from imgrank.steps.export_descriptors import export_descriptors
 
     console = Console(quiet)
     found = export_descriptors(bundle, output, force=force, reporter=console)
+    unknown = found.encoder == UNKNOWN
     console.done(
-        f"{found.vectors} and {found.listing}: {found.rows} descriptors of {found.dim} numbers by {found.encoder}, "
-        f"{size(found.bytes)}",
-        f"imgrank import {found.vectors} -o OTHER.h5",
+        f"{found.vectors} and {found.listing}: {found.rows} descriptors of {found.dim} numbers, made by "
+        f"{f'{found.encoder} {found.revision}'.strip()}, {size(found.bytes)}",
+        f"imgrank import {found.vectors} -o OTHER.h5 --encoder {'MODEL' if unknown else found.encoder}",
     )
 
 

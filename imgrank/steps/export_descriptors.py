@@ -28,7 +28,8 @@ class DescriptorExport:
     listing: Path
     rows: int
     dim: int
-    encoder: str  # name and revision of the model, as the bundle states them
+    encoder: str  # as the bundle states it; "unknown" where nobody named it
+    revision: str
     bytes: int  # of both files
 
 
@@ -79,9 +80,9 @@ def export_descriptors(
                 paths = images.paths(start, stop)
                 lines.writelines(_line(ids, start + row, paths[row]) for row in chosen.tolist())
                 advance(len(chosen))
-        encoder = f"{table.provenance.model} {table.provenance.model_revision}".strip()
+        made_by = table.provenance
     size = output.stat().st_size + listing.stat().st_size
-    return DescriptorExport(output, listing, rows, table.dim, encoder, size)
+    return DescriptorExport(output, listing, rows, table.dim, made_by.model, made_by.model_revision, size)
 
 
 def _blocks(rows: int, dim: int) -> Iterator[tuple[int, int]]:

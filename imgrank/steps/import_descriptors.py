@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _BLOCK = 16 * 2**20  # bytes of float32 descriptors in memory, and of one commit
 _MOST_ROWS = 4096  # of one commit
 _UNIT = 2e-3  # how far from 1 the length of a unit vector in float16 may be
+_EXACT = 1e-6  # the same in float32
 CHECKED = 8  # photos whose descriptors are computed again
 _LOOKED_FOR = 256  # rows, spread evenly, among which they are searched
 AGREE = 0.9  # cosine below which descriptors are not those of an encoder
@@ -301,7 +302,9 @@ def _unit_rows(source: Path, rows: npt.NDArray[Any], names: Sequence[bytes]) -> 
         raise InputError(
             f"{source}: the descriptor of {display(names[place])} is all zeros; compute it again, or take it out"
         )
-    return (wide / lengths[:, None]).astype(np.float32), lengths
+    # Unit rows in float32 stay as they are, so that an export that comes back has the same bits.
+    scale = np.where(np.abs(lengths - 1) <= _EXACT, 1.0, lengths)
+    return (wide / scale[:, None]).astype(np.float32), lengths
 
 
 def _note(summary: ImportSummary, lengths: npt.NDArray[np.float64]) -> None:
