@@ -168,11 +168,11 @@ class HlocFile:
         stack = [(b"", self._root, key) for key in reversed(list(self._root))]
         while stack:
             name, group, key = stack.pop()
-            child = _child(self._path, group, key)
-            if isinstance(child, h5py.Dataset):
-                if key == self._LEAF:
-                    yield name, child
-            elif isinstance(child, h5py.Group):
+            kind = _kind(self._path, group, key)
+            if kind == h5py.h5o.TYPE_DATASET and key == self._LEAF:
+                yield name, group[key]
+            elif kind == h5py.h5o.TYPE_GROUP:
+                child = group[key]
                 below = os.path.join(name, os.fsencode(key))  # noqa: PTH118  # bytes
                 if len(below) > MAX_NAME:
                     raise InputError(f"{self._path}: groups are nested to names of more than {MAX_NAME} bytes")
@@ -189,21 +189,22 @@ def check_size(path: Path, rows: int, dim: int) -> None:
         raise InputError(f"{path}: {rows} descriptors of {dim} numbers; a bundle takes 1 to {layout.MAX_DIM} numbers")
 
 
-def _child(path: Path, group: h5py.Group, key: str | bytes) -> Any:
-    """Return what a plain link leads to."""
-    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+def _kind(path: Path, group: h5py.Group, key: str | bytes) -> int:
+    """Return what kind of object a name leads to, of `h5py.h5o`, without opening it; only plain links are followed."""
+    raw = os.fsencode(key)
+    if group.id.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
         raise InputError(f"{path}: {group.name} holds a link that leads elsewhere ({key!r}); such files are not read")
-    child = group[key]
-    if h5py.h5o.get_info(child.id).rc != 1:  # it could lead back, and the walk would never end
-        raise InputError(f"{path}: {child.name} is linked from several places; such files are not read")
-    return child
+    found = h5py.h5o.get_info(group.id, raw)
+    if found.rc != 1:  # it could lead back, and the walk would never end
+        raise InputError(f"{path}: {group.name} holds {key!r}, which is linked twice; such files are not read")
+    kind: int = found.type
+    return kind
 
 
 def _dataset(path: Path, root: h5py.File, name: str) -> h5py.Dataset:
-    child = _child(path, root, name)
-    if not isinstance(child, h5py.Dataset):
+    if _kind(path, root, name) != h5py.h5o.TYPE_DATASET:
         raise InputError(f"{path}: /{name} is not a dataset")
-    return child
+    return root[name]
 
 
 def _check_stored(path: Path, dataset: h5py.Dataset) -> None:

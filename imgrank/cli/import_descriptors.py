@@ -49,7 +49,7 @@ def command(file: Path, output: Path, encoder: str | None, check: bool, **chosen
     FILE is HDF5 with datasets `features` and `index` (ILIAS), HDF5 with a group for each image that has a
     `global_descriptor` (hloc), or a numpy .npy (n, dim) with a list of paths. Descriptors are scaled to length 1.
     Photos that lie below the root are read once, for their digests; the others can be searched as well, and re-ranked
-    once they are there. Without --encoder, `imgrank search` must be told the encoder each time.
+    once they are there. Without --encoder, `imgrank search` must be given --encoder or --descriptors.
 
     \b
     Example:
@@ -91,7 +91,10 @@ def command(file: Path, output: Path, encoder: str | None, check: bool, **chosen
             "they can be searched, and re-ranked once they are there (--root says where)"
         )
     if found.encoder == UNKNOWN:
-        console.note(f"the encoder is unknown: name it for each search, imgrank search {output} QUERY --encoder MODEL")
+        console.note(
+            f"the encoder is unknown: name it for each search (imgrank search {output} QUERY --encoder MODEL), or give "
+            "descriptors of the queries (--descriptors FILE)"
+        )
     console.done(
         f"{output}: {found.rows} descriptors of {found.dim} numbers from {found.layout}, {size(output.stat().st_size)}",
         f"imgrank index {output}",

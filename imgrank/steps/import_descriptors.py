@@ -5,18 +5,18 @@ The bundle is made under another name and takes its own when it is complete.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.arrays import Floats
 from imgrank.bundle import file
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.foreign import MAX_NAME, ForeignDescriptors
@@ -31,7 +31,7 @@ from imgrank.images.load import worker_count
 from imgrank.images.scan import display
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import NO_DIGEST, OK, ImageRecord
-from imgrank.steps.import_sources import open_source, row_name
+from imgrank.steps.import_sources import open_source, row_name, unit_rows_of
 from imgrank.steps.paths import choose_root, is_below
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _BLOCK = 16 * 2**20  # bytes of float32 descriptors in memory, and of one commit
 _MOST_ROWS = 4096  # of one commit
 _UNIT = 2e-3  # how far from 1 the length of a unit vector in float16 may be
-_EXACT = 1e-6  # the same in float32
 CHECKED = 8  # photos whose descriptors are computed again
 _LOOKED_FOR = 256  # rows, spread evenly, among which they are searched
 AGREE = 0.9  # cosine below which descriptors are not those of an encoder
@@ -57,8 +56,8 @@ class ImportSummary:
     unseen: int = 0  # photos that are not below the root
     first_unseen: str = ""  # where the first of them was looked for
     rescaled: int = 0  # descriptors that were not of length 1
-    shortest: float = 1.0  # length among all
-    longest: float = 1.0
+    shortest: float = math.inf  # length among all, as they were
+    longest: float = 0.0
 
 
 def import_descriptors(
@@ -247,7 +246,7 @@ def _cosines(
         except ImageError:
             continue
         left -= 1
-        stored, _ = _unit_rows(source, opened.read(row, row + 1), names[row : row + 1])
+        stored, _ = unit_rows_of(source, opened.read(row, row + 1), names[row : row + 1])
         yield float(stored[0] @ model.encode([photo.pixels]).descriptors[0])
 
 
@@ -274,7 +273,7 @@ def _fill(
         for start in range(0, opened.rows, each):
             stop = min(start + each, opened.rows)
             records = pool.map(lambda name: _seen(name, root), names[start:stop])
-            vectors, lengths = _unit_rows(source, opened.read(start, stop), names[start:stop])
+            vectors, lengths = unit_rows_of(source, opened.read(start, stop), names[start:stop])
             _note(summary, lengths)
             looked = list(_noting_unseen(records, root, summary))
             with writer.transaction() as h5:
@@ -283,28 +282,6 @@ def _fill(
                 append_images(h5, looked)
                 append_descriptors(h5, vectors)
             advance(stop - start)
-
-
-def _unit_rows(source: Path, rows: npt.NDArray[Any], names: Sequence[bytes]) -> tuple[Floats, npt.NDArray[np.float64]]:
-    """Return (n, dim) float32 unit rows, and the (n,) lengths that they had.
-
-    Raises:
-        InputError: a row is not finite, or has no direction.
-    """
-    wide = rows.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.linalg.norm(wide, axis=1)
-    if not np.isfinite(lengths).all():
-        place = int(np.flatnonzero(~np.isfinite(lengths))[0])
-        raise InputError(f"{source}: the descriptor of {display(names[place])} holds NaN or infinity; compute it again")
-    if not (lengths > 0).all():
-        place = int(np.flatnonzero(lengths == 0)[0])
-        raise InputError(
-            f"{source}: the descriptor of {display(names[place])} is all zeros; compute it again, or take it out"
-        )
-    # Unit rows in float32 stay as they are, so that an export that comes back has the same bits.
-    scale = np.where(np.abs(lengths - 1) <= _EXACT, 1.0, lengths)
-    return (wide / scale[:, None]).astype(np.float32), lengths
 
 
 def _note(summary: ImportSummary, lengths: npt.NDArray[np.float64]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from imgrank.arrays import Floats
 from imgrank.bundle.file import is_hdf5
 from imgrank.bundle.foreign import ForeignDescriptors, check_size, open_foreign
 from imgrank.errors import InputError, SettingsError
@@ -17,6 +18,7 @@ from imgrank.images.scan import MAX_PATH_BYTES, display, read_path_list
 from imgrank.results import from_tsv_field
 from imgrank.steps.export_descriptors import LIST_HEADER, list_beside
 
+_EXACT = 1e-6  # how far from 1 the length of a unit vector in float32 may be
 _LAYOUTS = "the HDF5 files of ILIAS and hloc, and numpy's .npy with a list of paths (docs/exchange.md)"
 
 
@@ -112,3 +114,27 @@ class NpyFile:
 def row_name(name: bytes) -> str:
     """Return the name of a row for messages."""
     return display(name) or "(an empty name)"
+
+
+def unit_rows_of(
+    source: Path, rows: npt.NDArray[Any], names: Sequence[bytes]
+) -> tuple[Floats, npt.NDArray[np.float64]]:
+    """Return (n, dim) float32 unit rows, and the (n,) lengths that they had.
+
+    Raises:
+        InputError: a row is not finite, or has no direction.
+    """
+    wide = rows.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(wide, axis=1)
+    if not np.isfinite(lengths).all():
+        place = int(np.flatnonzero(~np.isfinite(lengths))[0])
+        raise InputError(f"{source}: the descriptor of {display(names[place])} holds NaN or infinity; compute it again")
+    if not (lengths > 0).all():
+        place = int(np.flatnonzero(lengths == 0)[0])
+        raise InputError(
+            f"{source}: the descriptor of {display(names[place])} is all zeros; compute it again, or take it out"
+        )
+    # Unit rows in float32 stay as they are, so that an export that comes back has the same bits.
+    scale = np.where(np.abs(lengths - 1) <= _EXACT, 1.0, lengths)
+    return (wide / scale[:, None]).astype(np.float32), lengths

@@ -148,17 +148,25 @@ class Searcher:
                 ready = self.reranker.prepare(query)
         neighbours = self.shortlister.search(encoded.descriptors[0], wanted)
         rows = [int(row) for row in neighbours.rows[0]]
-        hits = tuple(
-            Hit(query, rank, int(self.photos.ids[row]), self.photos.path(row), float(similarity), float(similarity))
-            for rank, (row, similarity) in enumerate(zip(rows, neighbours.similarities[0], strict=True), 1)
-        )
-        return _Shortlist(Ranking(query, hits), rows, ready)
+        return _Shortlist(ranking_of(self.photos, query, neighbours), rows, ready)
 
     def _second(self, found: _Shortlist) -> Ranking:
         ranking = found.ranking
         if self.reranker is not None and found.query is not None:
             ranking = self.reranker.rerank(ranking, found.rows, found.query)
         return replace(ranking, hits=ranking.hits[: self.settings.top_k])
+
+
+def ranking_of(photos: BundlePhotos, query: bytes, neighbours: Neighbours) -> Ranking:
+    """Return the (1, k) neighbours of a query as hits."""
+    pairs = zip(neighbours.rows[0].tolist(), neighbours.similarities[0].tolist(), strict=True)
+    return Ranking(
+        query,
+        tuple(
+            Hit(query, rank, int(photos.ids[row]), photos.path(row), similarity, similarity)
+            for rank, (row, similarity) in enumerate(pairs, 1)
+        ),
+    )
 
 
 def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
@@ -194,7 +202,7 @@ def _named_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
         raise MismatchError(
             bundle.path,
             "its descriptors were imported, and nobody said what computed them; name the encoder that does the same "
-            "with query photos: --encoder MODEL",
+            "with query photos (--encoder MODEL), or give the descriptors of the queries (--descriptors FILE)",
         )
     encoder = load_encoder(EncoderSettings(model=model), device=device)
     if encoder.dim != bundle.descriptors.dim:
