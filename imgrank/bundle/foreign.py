@@ -186,7 +186,10 @@ def check_size(path: Path, rows: int, dim: int) -> None:
         InputError: there are none, or too many.
     """
     if not 0 < rows < layout.MAX_IMAGES or not 0 < dim <= layout.MAX_DIM:
-        raise InputError(f"{path}: {rows} descriptors of {dim} numbers; a bundle takes 1 to {layout.MAX_DIM} numbers")
+        raise InputError(
+            f"{path}: {rows} descriptors of {dim} numbers; a bundle takes up to {layout.MAX_IMAGES - 1} of up to "
+            f"{layout.MAX_DIM} numbers"
+        )
 
 
 def _kind(path: Path, group: h5py.Group, key: str | bytes) -> int:

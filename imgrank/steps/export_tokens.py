@@ -23,6 +23,7 @@ from imgrank.steps.features import kept_settings, stored_codebooks
 from imgrank.steps.outputs import check_free, check_output, replacing
 from imgrank.steps.tensor_file import TensorFile
 from imgrank.tokens.recipe import codec_of
+from imgrank.tokens.scalar import FLOAT16_MAX
 
 VectorType = Literal["float16", "float32"]
 CONTENTS, LAYOUT_VERSION = "imgrank tokens", "1"
@@ -190,7 +191,7 @@ def _parts(counts: Ids, numbers: int) -> Iterator[tuple[int, int]]:
 
 
 def _narrowed(vectors: Floats, dtype: VectorType, path: bytes) -> npt.NDArray[Any]:
-    if dtype == "float16" and len(vectors) and float(np.abs(vectors).max()) > np.finfo(np.float16).max:
+    if dtype == "float16" and len(vectors) and np.abs(vectors).max() > FLOAT16_MAX:
         from imgrank.images.scan import display
 
         raise InputError(f"a token of {display(path)} holds a number too large for float16; give --dtype float32")
