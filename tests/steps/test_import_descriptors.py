@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 
 from imgrank.bundle import file, foreign
-from imgrank.config import EncoderSettings
+from imgrank.config import EncoderSettings, RerankSettings
 from imgrank.errors import ImgrankError, InputError, SettingsError
 from imgrank.images.content import read_content
 from imgrank.records import NO_DIGEST
+from imgrank.results import Hit, Ranking
 from imgrank.steps import import_descriptors as step
+from imgrank.steps.export_descriptors import export_descriptors
 from imgrank.steps.import_descriptors import import_descriptors
+from imgrank.steps.photos import open_photos
+from imgrank.steps.rerank import Reranker
+from imgrank.steps.second_stage import Request
 
 ROWS = np.array([[3, 4], [0, 2], [-1, 0]], dtype=np.float32)
 UNIT = np.array([[0.6, 0.8], [0, 1], [-1, 0]], dtype=np.float32)  # the same, worked by hand
@@ -399,21 +404,22 @@ def test_photos_that_come_later(imgrank, collection: Path) -> None:
     assert json.loads(imgrank("info", "new.h5", "--json", cwd=collection).stdout)["images"] == {"ok": 20, "removed": 20}
 
 
-def test_scores_of_photos_without_a_digest_are_not_remembered(imgrank, collection: Path) -> None:
+def test_scores_of_photos_without_a_digest_are_not_remembered(collection: Path) -> None:
     # All have the same digest, so one photo's score would be taken for another's.
-    assert imgrank("export", "descriptors", "db.h5", "-o", "d.npy", cwd=collection).returncode == 0
+    export_descriptors(collection / "db.h5", collection / "d.npy")
     (collection / "photos").rename(collection / "away")
-    assert imgrank("import", "d.npy", "-o", "new.h5", "--encoder", "builtin", cwd=collection).returncode == 0
+    import_descriptors(collection / "d.npy", collection / "new.h5")
     (collection / "away").rename(collection / "photos")
-    search = ["queries/query-00.jpg", "-k", 4, "--rerank", 4, "--mllm", "builtin", "--exact"]
-    search += ["--score-cache", collection / "scores"]
-    first, second = (imgrank("search", "new.h5", *search, cwd=collection) for _ in range(2))
-    assert len({hit["logit"] for hit in hits(first)}) == 4
-    assert hits(second) == hits(first)
-    assert b"4 of 4 pairs scored" in second.stderr
-    known = [imgrank("search", "db.h5", *search, cwd=collection) for _ in range(2)]
-    assert b"0 of 4 pairs scored" in known[1].stderr
-    assert hits(known[1]) == hits(first)
+    query, rows = os.fsencode(collection / "queries" / "query-00.jpg"), [0, 5, 9]
+    hits = tuple(Hit(query, place + 1, row, b"", 0.5, 0.5) for place, row in enumerate(rows))
+    settings, request = RerankSettings(top=3, scorer="mllm"), Request(mllm="builtin", device="cpu")
+    for name, known in (("new.h5", 0), ("db.h5", 3)):
+        with open_photos(collection / name) as photos:
+            reranker = Reranker(photos, settings, request, score_cache=collection / "scores")
+            twice = [reranker.rerank(Ranking(query, hits), rows, reranker.prepare(query)) for _ in range(2)]
+        assert (reranker.work.scored, reranker.work.known) == (6 - known, known)
+        assert twice[0] == twice[1]
+        assert len({hit.logit for hit in twice[0].hits}) == 3
 
 
 def test_descriptors_of_another_encoder_are_noticed(imgrank, collection: Path) -> None:
