@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from imgrank.errors import SettingsError
 
 BUILTIN = "builtin"  # the encoder and the MLLM that come with the package; goes before folders of that name
+UNKNOWN = "unknown"  # the encoder of imported descriptors, where nobody named it
 Pooling = Literal["auto", "cls", "mean", "gem"]
 ProjectionChoice = Literal["default", "collection"]
 Prune = Literal["divprune", "grid", "none"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
@@ -102,9 +103,9 @@ def encode_hits(ranking: Ranking, form: str, *, nul: bool = False, tag: str = "i
         else:
             values = [hit.score, hit.similarity, hit.probability, hit.logit]
             numbers = ["" if value is None else str(_short(value)) for value in values]
-            text = [_escaped(hit.query), str(hit.rank).encode(), str(hit.id).encode(), _escaped(hit.path)]
+            text = [tsv_field(hit.query), str(hit.rank).encode(), str(hit.id).encode(), tsv_field(hit.path)]
             fields = [*text, *(number.encode() for number in numbers), (hit.scorer or "").encode()]
-            lines.append(b"\t".join(fields if hit.bundle is None else [*fields, _escaped(hit.bundle)]))
+            lines.append(b"\t".join(fields if hit.bundle is None else [*fields, tsv_field(hit.bundle)]))
     return b"".join(line + end for line in lines)
 
 
@@ -114,11 +115,19 @@ def tsv_header(*, bundles: bool) -> bytes:
     return "\t".join([*names, "bundle"] if bundles else names).encode() + b"\n"
 
 
-def _escaped(name: bytes) -> bytes:
-    """Escape what would break a tab-separated line, as C does."""
+_UNESCAPED = {b"\\": b"\\", b"t": b"\t", b"n": b"\n", b"r": b"\r"}  # after a backslash -> what it stands for
+
+
+def tsv_field(name: bytes) -> bytes:
+    """Escape what would break a tab-separated line, as C does; undone by `from_tsv_field`."""
     return (
         name.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     )  # fmt: skip
+
+
+def from_tsv_field(field: bytes) -> bytes:
+    """Return the name that `tsv_field` escaped; a backslash before any other character stands for itself."""
+    return re.sub(rb"\\(.)", lambda found: _UNESCAPED.get(found[1], found[0]), field)
 
 
 def trec_id(name: bytes) -> str:
@@ -143,12 +152,8 @@ def read_rankings(stream: BinaryIO, *, source: str = "standard input") -> Iterat
     seen: set[bytes] = set()
     current: bytes | None = None
     hits: list[Hit] = []
-    for number, line in enumerate(_lines(stream, source), 1):
-        if not line.strip():
-            continue
-        hit = (
-            _hit_of_json(line, source, number) if line.lstrip().startswith(b"{") else _hit_of_trec(line, source, number)
-        )
+    for number, hit in _hits(stream, source):
+        hit = replace(hit, scorer=None, probability=None, logit=None, disagreement=None)  # said by who ranks next
         if hit.query != current:
             if current is not None:
                 yield Ranking(current, tuple(sorted(hits, key=lambda hit: hit.rank)))
@@ -163,6 +168,22 @@ def read_rankings(stream: BinaryIO, *, source: str = "standard input") -> Iterat
         yield Ranking(current, tuple(sorted(hits, key=lambda hit: hit.rank)))
 
 
+def read_hits(stream: BinaryIO, *, source: str = "standard input") -> Iterator[Hit]:
+    """Read the same lines one by one, in their order, with what a scorer said of each hit.
+
+    Raises:
+        RecordError: a line is neither, or has an ill-typed field.
+    """
+    return (hit for _, hit in _hits(stream, source))
+
+
+def _hits(stream: BinaryIO, source: str) -> Iterator[tuple[int, Hit]]:
+    for number, line in enumerate(_lines(stream, source), 1):
+        if line.strip():
+            read = _hit_of_json if line.lstrip().startswith(b"{") else _hit_of_trec
+            yield number, read(line, source, number)
+
+
 def _lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
     number = 0
     while line := stream.readline(MAX_LINE + 1):
@@ -175,7 +196,7 @@ def _lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
 def _hit_of_json(line: bytes, source: str, number: int) -> Hit:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(source, number, f"not JSON: {error}") from error
     if not isinstance(record, dict):
         raise RecordError(source, number, "not a JSON object")
@@ -189,21 +210,40 @@ def _hit_of_json(line: bytes, source: str, number: int) -> Hit:
             raise RecordError(source, number, f"{name} is {value!r}; expected the records that `imgrank search` writes")
         return value
 
-    def name(of: str) -> bytes:
-        text: str = field(of, str)
+    def whole(name: str) -> int:
+        value: int = field(name, int)
+        if not -(2**63) <= value < 2**63:
+            raise RecordError(source, number, f"{name} is {value}; no number of a photo or place is so large")
+        return value
+
+    def real(name: str) -> float:
+        try:
+            return float(field(name, int, float))
+        except OverflowError as error:
+            raise RecordError(source, number, f"{name} is a number beyond any floating-point number") from error
+
+    def real_or_none(name: str) -> float | None:
+        return None if record.get(name) is None else real(name)
+
+    def path(name: str) -> bytes:
+        text: str = field(name, str)
         try:
             return os.fsencode(text)
         except UnicodeEncodeError as error:  # a surrogate that stands for no byte
-            raise RecordError(source, number, f"{of} is {text!r}, which no file can be called") from error
+            raise RecordError(source, number, f"{name} is {text!r}, which no file can be called") from error
 
     return Hit(
-        query=name("query"),
-        rank=field("rank", int),
-        id=field("id", int),
-        path=name("path"),
-        score=float(field("score", int, float)),
-        similarity=float(field("similarity", int, float)),
-        bundle=name("bundle") if "bundle" in record else None,
+        query=path("query"),
+        rank=whole("rank"),
+        id=whole("id"),
+        path=path("path"),
+        score=real("score"),
+        similarity=real("similarity"),
+        scorer=None if record.get("scorer") is None else field("scorer", str),
+        probability=real_or_none("probability"),
+        logit=real_or_none("logit"),
+        disagreement=real_or_none("disagreement"),
+        bundle=path("bundle") if "bundle" in record else None,
     )
 
 

@@ -26,8 +26,8 @@ def run_imgrank(*arguments: object, **options) -> subprocess.CompletedProcess[by
 
 
 @pytest.fixture(autouse=True)
-def _no_scores_of_other_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / "cache"))
+def _no_scores_of_other_tests(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ OWNERS = {  # library -> where it may be imported
         *("steps.bench", "steps.doctor", "training"),
     },
     "matplotlib": {"report.pareto"},
+    "pyarrow": {"steps.export_hits"},
 }
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from imgrank.arrays import Floats, Ids, crc32, crc32_of_bytes
 from imgrank.bundle import layout
+from imgrank.bundle.attributes import set_text
 from imgrank.bundle.checked import CheckedArrays, write_arrays
 from imgrank.bundle.provenance import Provenance, digest_of, write_provenance
 from imgrank.bundle.table import ColumnView, append, create_columns, read_scattered
@@ -19,7 +20,12 @@ from imgrank.errors import DamagedBundleError
 
 
 def create_descriptors(
-    root: h5py.File, dim: int, provenance: Provenance, projection: tuple[Floats, Floats] | None = None
+    root: h5py.File,
+    dim: int,
+    provenance: Provenance,
+    projection: tuple[Floats, Floats] | None = None,
+    *,
+    imported_from: str = "",
 ) -> None:
     """Make an empty `/descriptors`.
 
@@ -28,10 +34,13 @@ def create_descriptors(
         dim: numbers in a descriptor.
         provenance: encoder and settings.
         projection: mean (raw_dim,) and basis (raw_dim, dim) float32, where one was fitted on this collection.
+        imported_from: layout of the file that the descriptors come from, where they were not computed here.
     """
     group = root.create_group(layout.DESCRIPTORS)
     create_columns(group, layout.descriptor_columns(dim))
     write_provenance(group, layout.DESCRIPTORS_VERSION, provenance)
+    if imported_from:
+        set_text(group, layout.IMPORTED_ATTRIBUTE, imported_from)
     if projection is not None:
         write_arrays(group, layout.PROJECTION, dict(zip(layout.PROJECTION_ARRAYS, projection, strict=True)))
 
@@ -51,6 +60,7 @@ class DescriptorTable:
     provenance: Provenance
     columns: dict[str, ColumnView]
     projection_arrays: CheckedArrays | None = None
+    imported_from: str = ""  # layout of the file they come from; empty: they were computed here
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -284,15 +284,16 @@ def _parse_descriptors(path: Path, file: ReadFile, root: h5py.File, rows: int) -
         raise DamagedBundleError(path, f"/{layout.DESCRIPTORS}/vectors", f"has shape {shape}")
     views = view_columns(file, group, layout.descriptor_columns(dim))
     same_length(file, layout.DESCRIPTORS, views, rows)
+    origin = text_attribute(path, group, layout.IMPORTED_ATTRIBUTE, "")
     inner = _child(path, group, layout.PROJECTION)
     if inner is None:
-        return DescriptorTable(path, provenance, views)
+        return DescriptorTable(path, provenance, views, imported_from=origin)
     advice = "restore a copy, or index the photos into a new file"
     arrays = view_arrays(file, inner, layout.PROJECTION_ARRAYS, advice)
     shapes = {name: view.shape for name, view in arrays.columns.items()}
     if "mean" not in shapes or shapes.get("basis") != (*shapes["mean"], dim):
         raise DamagedBundleError(path, inner.name, f"has arrays of shape {shapes}; {advice}")
-    return DescriptorTable(path, provenance, views, arrays)
+    return DescriptorTable(path, provenance, views, arrays, origin)
 
 
 def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | None:

@@ -208,15 +208,19 @@ class ImageTable:
             whole = not lost[place] and not rest and status < len(STATUS_NAMES) and stays_inside(path)
             yield record if whole and row_checksum(image_id, record) == checksum else None
 
-    def paths(self) -> list[bytes]:
-        """Return every path, relative to the root, in row order."""
-        if not len(self):
+    def paths(self, start: int = 0, stop: int | None = None) -> list[bytes]:
+        """Return the paths of rows [start, stop), relative to the root, in row order."""
+        stop = len(self) if stop is None else stop
+        if start >= stop:
             return []
-        offsets = self.columns["path-offsets"].read().astype(np.int64)
-        if offsets[0] != 0 or np.any(np.diff(offsets) < 0) or offsets[-1] != len(self.columns["path-bytes"]):
+        total = len(self.columns["path-bytes"])
+        offsets = self.columns["path-offsets"].read(start, stop + 1)
+        first, last = int(offsets[0]), int(offsets[-1])
+        ends = (start == 0 and first != 0) or (stop == len(self) and last != total)
+        if ends or last > total or np.any(offsets[1:] < offsets[:-1]):
             raise DamagedBundleError(self.path, "/images/path-offsets", "does not ascend over path-bytes")
-        raw = self.columns["path-bytes"].read().tobytes()
-        paths = [raw[start:stop] for start, stop in pairwise(offsets.tolist())]
+        raw = self.columns["path-bytes"].read(first, last).tobytes()
+        paths = [raw[a:b] for a, b in pairwise((offsets - offsets[0]).tolist())]
         outside = next((path for path in paths if not stays_inside(path)), None)
         if outside is not None:
             raise DamagedBundleError(self.path, "/images/path-bytes", f"the path {outside[:80]!r} leaves the root")

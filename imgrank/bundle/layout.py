@@ -50,6 +50,7 @@ IMAGE_COLUMNS = (
 
 DESCRIPTORS = "descriptors"
 DESCRIPTORS_VERSION = 1
+IMPORTED_ATTRIBUTE = "imported-from"  # OPTIONAL, of /descriptors
 
 
 def descriptor_columns(dim: int) -> tuple[Column, ...]:

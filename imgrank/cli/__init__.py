@@ -31,6 +31,8 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "models": "imgrank.cli.models",
     "doctor": "imgrank.cli.doctor",
     "info": "imgrank.cli.info",
+    "export": "imgrank.cli.export",
+    "import": "imgrank.cli.import_descriptors",
     "bench": "imgrank.cli.bench",
     "demo": "imgrank.cli.demo",
 }

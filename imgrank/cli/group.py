@@ -80,7 +80,9 @@ class LazyGroup(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("imgrank: interrupted; finished parts are kept, run the same command again to go on", err=True)
+            click.echo(
+                "imgrank: interrupted; what was committed is kept, run the same command again to go on", err=True
+            )
             sys.exit(INTERRUPTED)
         except ImgrankError as error:
             _fail(str(error), error.exit_code)

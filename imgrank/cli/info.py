@@ -42,12 +42,16 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"photos: {counts}",
         f"root: {display(facts['root'].encode('utf-8', 'surrogateescape'))}",
     ]
+    if facts["unseen_images"]:
+        lines.append(f"{facts['unseen_images']} of them were never seen: their descriptors were imported without them")
     if facts["unapplied_journal"]:
         lines.append("a commit waits in the journal beside the file; the next writing command copies it in")
     for group in facts["groups"]:
         lines += ["", f"{group['group']}  {size(group['bytes'])}, {size(group['bytes_per_image'])} a photo"]
         if "model" in group:
             lines.append(f"  {group['model']} ({group['model_revision']}) {json.dumps(group['settings'])}")
+        if group.get("imported_from"):
+            lines.append(f"  imported from {group['imported_from']}")
         if group.get("stale"):
             lines.append(f"  stale: built from other descriptors; run `imgrank index {facts['path']}`")
         if group.get("rows_not_in_graph"):

@@ -39,7 +39,18 @@ from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
     type=click.IntRange(min=0),
     help="Candidates kept while following the graph; 0 takes max(2 k, 128).",
 )
-@click.option("--encoder", metavar="MODEL", help="Where the encoder of the bundle lies here, if it moved.")
+@click.option(
+    "--encoder",
+    metavar="MODEL",
+    help="Where the encoder of the bundle lies here, if it moved; for imported descriptors, which it is.",
+)
+@click.option(
+    "--descriptors",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Descriptors of the queries instead of photos, in a format of `imgrank import`; for .npy, --files-from has "
+    "their paths.",
+)
 @options.list_options
 @options.output_options
 @options.device_option
@@ -57,6 +68,7 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
         imgrank search db.h5 vase.jpg --rerank 50
         imgrank search 2023.h5 vase.jpg --with 2024.h5 --with 2025.h5
         find queries -name '*.jpg' | imgrank search db.h5 - -k 10 --format tsv
+        imgrank search ilias.h5 --descriptors queries.hdf5 | imgrank rerank ilias.h5 --queries-root ./ilias
     """
     from imgrank.cli.console import Console, Output
     from imgrank.errors import ImageError, InputError
@@ -69,6 +81,8 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
         raise click.UsageError("--top-only, --time-budget and --symmetric are for re-ranking: give --rerank K")
     console = Console(chosen["quiet"])
     output = Output(chosen["form"], chosen["null"], bundles=bool(chosen["others"]))
+    if chosen["descriptors"] is not None:
+        return _of_descriptors(output, bundle, queries, top_k, top, chosen)
     paths = options.given_paths(queries, chosen["files_from"], chosen["null"])
     # Named queries are looked at before anything is loaded; a stream is taken as it comes.
     streamed = b"-" in queries or chosen["files_from"] is not None
@@ -103,3 +117,26 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     if chosen["exit_status"] and output.hits == 0:
         return options.NOTHING_FOUND
     return options.IMAGES_SKIPPED if skipped else 0
+
+
+def _of_descriptors(
+    output: Any, bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | None, chosen: dict[str, Any]
+) -> int:
+    """Search with descriptors that are there already."""
+    from imgrank.steps.collection import open_collection
+    from imgrank.steps.search_descriptors import search_descriptors
+
+    if queries or chosen["encoder"] is not None:
+        raise click.UsageError("--descriptors takes the place of query photos and of --encoder; leave those out")
+    if top is not None:
+        raise click.UsageError(
+            "--descriptors has no query photos to look at again: leave --rerank out, and pipe the "
+            "hits into imgrank rerank --queries-root DIR"
+        )
+    listing = None if chosen["files_from"] is None else Path(chosen["files_from"].name)
+    limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
+    photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"])
+    settings = SearchSettings(top_k, chosen["ef"], chosen["exact"])
+    for ranking in search_descriptors(photos, settings, chosen["descriptors"], listing=listing, nul=chosen["null"]):
+        output.write(ranking)
+    return options.NOTHING_FOUND if chosen["exit_status"] and output.hits == 0 else 0

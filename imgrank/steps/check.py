@@ -24,7 +24,7 @@ from imgrank.errors import BundleError, DamagedBundleError, ImgrankError, InputE
 from imgrank.index.graph import Graph, from_arrays, unreachable, validate
 from imgrank.index.recall import sample_rows
 from imgrank.progress import SILENT, Advance, Reporter
-from imgrank.records import OK
+from imgrank.records import NO_DIGEST, OK
 from imgrank.steps.build_index import GraphState
 from imgrank.steps.features import kept_settings
 from imgrank.steps.findings import Finding, of_rows
@@ -275,7 +275,7 @@ class _Check:
         for start in range(0, len(rows), _BLOCK):
             part: Ids = rows[start : start + _BLOCK]
             for row, record in zip(part.tolist(), opened.images.intact_records(part), strict=True):
-                if record is None:
+                if record is None or record.digest == NO_DIGEST:  # imported descriptors: it was never seen
                     continue
                 found = _stat(os.path.join(base, record.path))  # noqa: PTH118  # bytes
                 if found is None:

@@ -6,7 +6,6 @@ when its graph is built.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -21,8 +20,7 @@ from imgrank.arrays import Ids, offsets_of
 from imgrank.bundle import file
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, set_next_id
-from imgrank.bundle.journal import journal_path, sync_folder
-from imgrank.bundle.probe import remember
+from imgrank.bundle.incoming import incoming
 from imgrank.bundle.tokens import DAMAGED, ImageTokens, TokenTable, append_tokens, create_tokens, write_proof
 from imgrank.config import GraphSettings
 from imgrank.errors import InputError
@@ -92,14 +90,16 @@ def copy_bundle(
     """
     _check_room(target, sources, caches)
     first = sources[0].bundle
-    with _incoming(target) as path:
+    with incoming(target) as path:
         file.create(path, root=root, bundle_id=bundle_id)
         total = sum(len(source.rows) for source in sources) * (1 + len(caches))
         with file.Writer(path) as writer, reporter.bar(total, "copy", "row") as advance:
             if first.descriptor_table is not None:
                 table = first.descriptor_table
                 with writer.transaction() as h5:
-                    create_descriptors(h5, table.dim, table.provenance, table.projection())
+                    create_descriptors(
+                        h5, table.dim, table.provenance, table.projection(), imported_from=table.imported_from
+                    )
             for source in sources:
                 _copy_images(writer, source, advance)
             if next_id is not None:
@@ -110,26 +110,6 @@ def copy_bundle(
                 _copy_cache(writer, name, sources, left_out, name not in without_proof, advance)
         if with_graph if with_graph is not None else first.graph_table is not None:
             build_index(path, _graph_settings(first), reporter=reporter)
-
-
-@contextlib.contextmanager
-def _incoming(target: Path) -> Iterator[Path]:
-    """Give a name beside the target, and put what is there in its place if the block ends well."""
-    path = target.with_name(f"{target.name}.incoming")
-
-    def clear() -> None:
-        for left in (path, journal_path(path)):
-            left.unlink(missing_ok=True)
-
-    clear()  # of a run that was killed
-    try:
-        yield path
-        path.replace(target)
-        remember(target)
-        sync_folder(target.absolute().parent)
-    except BaseException:
-        clear()
-        raise
 
 
 def _check_room(target: Path, sources: Sequence[Source], caches: Sequence[str]) -> None:

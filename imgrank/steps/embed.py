@@ -21,7 +21,7 @@ from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, mark_images, update_images
 from imgrank.bundle.provenance import Provenance
 from imgrank.bundle.tokens import ImageTokens, TokenColumn, append_tokens, cached_rows, create_tokens
-from imgrank.config import DecodeSettings, EncoderSettings
+from imgrank.config import UNKNOWN, DecodeSettings, EncoderSettings
 from imgrank.errors import ImageError, InputError, MismatchError
 from imgrank.images.decode import LoadedPhoto
 from imgrank.images.load import load
@@ -221,6 +221,8 @@ def _choose_encoder(bundle: Path, model: Provenance | None, asked: EncoderSettin
         asked = replace(asked, model=str(Path(asked.model).resolve()))  # it must be found from anywhere
     if model is None:
         return asked or EncoderSettings()
+    if model.model == UNKNOWN:
+        raise MismatchError(bundle, f"{_HOLDS} an encoder that nobody named when they were imported; {_ONE}")
     stored = EncoderSettings.from_json(model.settings)
     if asked is None:
         return stored

@@ -12,7 +12,7 @@ import numpy as np
 from imgrank.bundle import file, layout
 from imgrank.bundle.journal import journal_path
 from imgrank.bundle.table import ColumnView
-from imgrank.records import STATUS_NAMES
+from imgrank.records import OK, STATUS_NAMES
 from imgrank.steps.features import kept_settings
 from imgrank.tokens.recipe import recipe_text
 
@@ -33,7 +33,7 @@ def describe(bundle: Path) -> dict[str, Any]:
             groups.append(
                 _group("/descriptors", descriptors.columns)
                 | _provenance(descriptors.provenance)
-                | {"dim": descriptors.dim}
+                | {"dim": descriptors.dim, "imported_from": descriptors.imported_from or None}
             )
         if (graph := opened.graph_table) is not None:
             state = json.loads(graph.provenance.settings)
@@ -63,6 +63,7 @@ def describe(bundle: Path) -> dict[str, Any]:
                     "recipe": recipe_text(kept_settings(table.provenance)) if table.kind == "mllm" else "",
                 }
             )
+        unseen = int(np.count_nonzero((statuses == OK) & ~images.columns["digest"].read().any(axis=1)))
         for group in groups:
             group["bytes_per_image"] = round(group["bytes"] / ok, 1) if ok else 0.0
         return {
@@ -74,6 +75,7 @@ def describe(bundle: Path) -> dict[str, Any]:
             "root": os.fsdecode(opened.root),
             "unapplied_journal": journal_path(bundle).exists(),
             "images": {STATUS_NAMES[code]: int(count) for code, count in enumerate(counts) if count},
+            "unseen_images": unseen,
             "groups": groups,
         }
 

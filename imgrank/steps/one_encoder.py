@@ -18,10 +18,10 @@ def check_one_encoder(bundles: Sequence[Bundle]) -> None:
         MissingGroupError: a bundle has no descriptors.
     """
     first = bundles[0].descriptors.provenance
-    wanted = _decides(first)
+    wanted = bundles[0].descriptors.dim, _decides(first)
     for other in bundles[1:]:
         held = other.descriptors.provenance
-        if (held.model_revision, _decides(held)) != (first.model_revision, wanted):
+        if (held.model_revision, (other.descriptors.dim, _decides(held))) != (first.model_revision, wanted):
             raise MismatchError(
                 other.path,
                 f"holds descriptors of {_described(held)}, but {bundles[0].path} those of {_described(first)}; these "

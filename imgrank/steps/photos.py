@@ -81,10 +81,13 @@ class BundlePhotos:
             )
 
     def load(self, rows: Ids, longer_side: int) -> Iterator[LoadedPhoto]:
-        """Read photos, in order; one that is not the photo that was embedded is a failure, with status "changed"."""
+        """Read photos, in order; one that is not the photo that was embedded is a failure, with status "changed".
+
+        A photo whose descriptor was imported without it has no digest to differ from.
+        """
         loaded = load([self.location(row) for row in rows.tolist()], self.settings, longer_side=longer_side)
         for item, digest in zip(loaded, self.digests[rows], strict=True):
-            if item.photo is not None and item.record.digest != digest.tobytes():
+            if item.photo is not None and digest.any() and item.record.digest != digest.tobytes():
                 reason = "is not the photo that was embedded; run `imgrank embed` on it again"
                 error = ImageError(display(item.record.path), "changed", reason)
                 yield LoadedPhoto(replace(item.record, status=STATUS_NAMES.index("changed")), None, error)

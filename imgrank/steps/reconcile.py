@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from imgrank.arrays import crc32
 from imgrank.bundle.file import Bundle
 from imgrank.errors import ImageError
 from imgrank.images.content import read_content
@@ -37,8 +38,13 @@ class HeldPhotos:
         self.sizes = images.columns["size"].read()
         self.times = images.columns["mtime-ns"].read()
         self.digests: npt.NDArray[np.uint8] = images.columns["digest"].read()
-        decoded = images.columns["width"].read() > 0
-        self.whole = decoded & np.isin(self.statuses, [OK, MISSING, REMOVED])  # rows that have a descriptor
+        self.whole = np.zeros(len(self.paths), dtype=bool)  # rows that have a descriptor, and a digest to know them by
+        table = opened.descriptor_table
+        if table is not None:
+            nothing = crc32(np.zeros(table.dim, dtype="<f4"))
+            has_descriptor = table.columns["crc32"].read() != nothing
+            usable = np.isin(self.statuses, [OK, MISSING, REMOVED])
+            self.whole = has_descriptor & usable & self.digests.any(axis=1)
         live = self.statuses != REMOVED
         self.rows = {path: row for row, path in enumerate(self.paths) if live[row]}
 

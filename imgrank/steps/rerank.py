@@ -22,7 +22,7 @@ from imgrank.errors import InputError
 from imgrank.images.decode import read_photo
 from imgrank.prefetch import prefetch
 from imgrank.progress import SILENT, Reporter
-from imgrank.records import DIGEST_SIZE, OK
+from imgrank.records import DIGEST_SIZE, NO_DIGEST, OK
 from imgrank.rerank.base import PairScores
 from imgrank.rerank.depth import Depth
 from imgrank.rerank.fuse import check_lambda, fuse
@@ -219,20 +219,24 @@ class Reranker:
     # Scores of earlier runs
 
     def _keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
-        """Return digests of what is compared: of a photo, and of the tokens that are kept of it."""
+        """Return digests of what is compared: of a photo, and of the tokens that are kept of it.
+
+        A photo that has never been seen has none, so nothing is remembered of it.
+        """
         keys = [b""] * len(rows)
         if self._kept is None:
             return keys
         for part, places, own in self.photos.split(rows):
-            digests = self.photos.parts[part].digests[own]
+            contents = digests = self.photos.parts[part].digests[own]
             table = self.stage.bundles[part].table
             if table is not None:
                 checksums = np.zeros(len(own), dtype="<u4")
                 inside = own < len(table)
                 checksums[inside] = table.checksums[own[inside]]
                 digests = np.concatenate([digests, checksums.view(np.uint8).reshape(-1, 4)], axis=1)
-            for place, digest in zip(places.tolist(), digests, strict=True):
-                keys[place] = hashlib.blake2b(digest.tobytes(), digest_size=DIGEST_SIZE).digest()
+            for place, digest, content in zip(places.tolist(), digests, contents, strict=True):
+                seen = hashlib.blake2b(digest.tobytes(), digest_size=DIGEST_SIZE).digest()
+                keys[place] = seen if content.any() else NO_DIGEST
         return keys
 
     def _known(self, query: bytes, rows: npt.NDArray[np.int64], keys: list[bytes]) -> Iterator[tuple[int, PairScores]]:

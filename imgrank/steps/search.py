@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from imgrank.bundle.file import Bundle
-from imgrank.config import EncoderSettings, SearchSettings
+from imgrank.config import UNKNOWN, EncoderSettings, SearchSettings
 from imgrank.encode.base import Encoder
 from imgrank.errors import ImageError, MismatchError
 from imgrank.images.decode import decode
+from imgrank.index.base import Neighbours
 from imgrank.prefetch import prefetch
 from imgrank.records import NO_DIGEST
 from imgrank.results import Ranking
@@ -36,7 +37,7 @@ class Searcher:
         settings: the shortlist.
         reranker: the second stage, over the same photos; None leaves the shortlist as it is.
         encoder: None loads the one the first bundle was made with. A folder or id of the same model may be given where
-            it lies elsewhere on this machine.
+            it lies elsewhere on this machine; and must be for imported descriptors whose encoder nobody named.
         device: for encoders that run in torch.
 
     Raises:
@@ -98,11 +99,7 @@ class Searcher:
                 ready = self.reranker.prepare(query)
         neighbours = self.shortlister.search(encoded.descriptors[0], wanted)
         rows = [int(row) for row in neighbours.rows[0]]
-        hits = tuple(
-            self.photos.hit(query, rank, row, float(similarity))
-            for rank, (row, similarity) in enumerate(zip(rows, neighbours.similarities[0], strict=True), 1)
-        )
-        return _Shortlist(Ranking(query, hits), rows, ready)
+        return _Shortlist(ranking_of(self.photos, query, neighbours), rows, ready)
 
     def _second(self, found: _Shortlist) -> Ranking:
         ranking = found.ranking
@@ -111,15 +108,24 @@ class Searcher:
         return replace(ranking, hits=ranking.hits[: self.settings.top_k])
 
 
+def ranking_of(photos: Collection, query: bytes, neighbours: Neighbours) -> Ranking:
+    """Return the (1, k) neighbours of a query as hits."""
+    pairs = zip(neighbours.rows[0].tolist(), neighbours.similarities[0].tolist(), strict=True)
+    return Ranking(query, tuple(photos.hit(query, rank, row, similar) for rank, (row, similar) in enumerate(pairs, 1)))
+
+
 def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
     """Load the encoder that a bundle's descriptors were made with.
 
     Raises:
-        MismatchError: it is here in another revision.
+        MismatchError: it is here in another revision; or the descriptors were imported, nobody said what computed
+            them, and `model` does not say it either or makes descriptors of another length.
     """
     from imgrank.encode.registry import load_encoder
 
     provenance = bundle.descriptors.provenance
+    if provenance.model == UNKNOWN:
+        return _named_encoder(bundle, model, device)
     settings = EncoderSettings.from_json(provenance.settings)
     if model is not None:
         settings = replace(settings, model=model)
@@ -129,5 +135,25 @@ def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encod
             bundle.path,
             f"holds descriptors of {provenance.model} ({provenance.model_revision}), but here it is "
             f"{encoder.name} ({encoder.revision}); search with the revision it was made with",
+        )
+    return encoder
+
+
+def _named_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
+    """Load the encoder that the user says computed imported descriptors; its length is all that can be checked."""
+    from imgrank.encode.registry import load_encoder
+
+    if model is None:
+        raise MismatchError(
+            bundle.path,
+            "its descriptors were imported, and nobody said what computed them; name the encoder that does the same "
+            "with query photos (--encoder MODEL), or give the descriptors of the queries (--descriptors FILE)",
+        )
+    encoder = load_encoder(EncoderSettings(model=model), device=device)
+    if encoder.dim != bundle.descriptors.dim:
+        raise MismatchError(
+            bundle.path,
+            f"holds imported descriptors of {bundle.descriptors.dim} numbers, {encoder.name} computes {encoder.dim}; "
+            "name the encoder that they are of",
         )
     return encoder

@@ -30,7 +30,9 @@ def test_help_is_fast_and_loads_no_model_library() -> None:
     assert run.stdout.splitlines()[-1] == ""
 
 
-@pytest.mark.parametrize("command", ["embed", "index", "cache-tokens", "search", "rerank", "info", "demo"])
+@pytest.mark.parametrize(
+    "command", ["embed", "index", "cache-tokens", "search", "rerank", "info", "demo", "import", "export"]
+)
 def test_every_command_has_help_with_an_example(imgrank, command: str) -> None:
     run = imgrank(command, "--help")
     assert run.returncode == 0

@@ -1,0 +1,61 @@
+"""`search --descriptors`: descriptors of queries in, that another program computed; ranked hits out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from imgrank.config import SearchSettings
+from imgrank.errors import InputError
+from imgrank.results import Ranking
+from imgrank.steps.collection import Collection
+from imgrank.steps.import_sources import open_source, unit_rows_of
+from imgrank.steps.one_encoder import check_one_encoder
+from imgrank.steps.photos import BundlePhotos
+from imgrank.steps.search import ranking_of
+from imgrank.steps.shortlist import Shortlister
+
+_BLOCK = 256  # queries in memory
+
+
+def search_descriptors(
+    photos: BundlePhotos | Collection,
+    settings: SearchSettings,
+    source: Path,
+    *,
+    listing: Path | None = None,
+    nul: bool = False,
+) -> Iterator[Ranking]:
+    """Rank the photos of bundles for each row of a file, without any encoder.
+
+    Args:
+        photos: of the bundle, or of several.
+        settings: the shortlist.
+        source: HDF5 of ILIAS or hloc, or .npy, with descriptors of the kind that the bundle has.
+        listing: for .npy, the path of each query; see `open_source`.
+        nul: whether paths on the list end with NUL.
+
+    Raises:
+        MismatchError: the bundles were made with different encoders.
+        InputError: the file cannot be read, its descriptors have another length than the bundle's, or one has no
+            direction; or there are more or fewer names than descriptors.
+    """
+    collection = Collection.of(photos)
+    bundles = [part.bundle for part in collection.parts]
+    check_one_encoder(bundles)
+    with open_source(source, listing, nul=nul) as opened:
+        dim = bundles[0].descriptors.dim
+        if opened.dim != dim:
+            raise InputError(
+                f"{source}: has descriptors of {opened.dim} numbers, those of {bundles[0].path} have {dim}; "
+                "compute both with the same model"
+            )
+        names = list(opened.names())
+        if len(names) != opened.rows:
+            raise InputError(f"{source}: {opened.rows} descriptors but {len(names)} paths; give one for each row")
+        shortlister = Shortlister(collection, settings)
+        for start in range(0, len(names), _BLOCK):
+            block = names[start : start + _BLOCK]
+            vectors, _ = unit_rows_of(source, opened.read(start, start + len(block)), block)
+            for name, query in zip(block, vectors, strict=True):
+                yield ranking_of(collection, name, shortlister.search(query, settings.top_k))
