@@ -335,7 +335,7 @@ def test_a_list_where_none_is_wanted_and_the_other_way_round(tmp_path: Path) -> 
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
-    for name in ("db.h5.import", "db.h5.import.journal"):
+    for name in ("db.h5.incoming", "db.h5.incoming.journal"):
         (tmp_path / name).write_bytes(b"half")
     import_descriptors(write_ilias(tmp_path / "f.h5"), tmp_path / "db.h5")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db.h5", "f.h5"]
