@@ -71,7 +71,7 @@ def test_bad_photos_are_skipped_named_counted_and_recorded(imgrank, tmp_path: Pa
     assert "3 photos embedded" in message
     assert "3 skipped (1 not-an-image, 1 too-large, 1 truncated)" in message
     with h5py.File(tmp_path / "db.h5") as root:
-        assert sorted(root["images/status"][:]) == [0, 0, 0, 3, 4, 5]
+        assert sorted(root["images/status"][:] // 17) == [0, 0, 0, 3, 4, 5]
     # The same again: still told, nothing new in the bundle.
     before = (tmp_path / "db.h5").read_bytes()
     again = imgrank("index", "photos", "-o", "db.h5", cwd=tmp_path)
@@ -126,8 +126,8 @@ def test_a_bundle_that_is_not_there(imgrank, tmp_path: Path) -> None:
 
 def test_a_bundle_of_a_newer_version(imgrank, collection: Path) -> None:
     with h5py.File(collection / "db.h5", "r+") as root:
-        root.attrs["format-version"] = 2
-    refuses(imgrank("search", "db.h5", "queries", cwd=collection), 4, "version 2", "up to 1")
+        root.attrs["format-version"] = 3
+    refuses(imgrank("search", "db.h5", "queries", cwd=collection), 4, "version 3", "up to 2")
 
 
 def test_a_bundle_without_graph_or_descriptors(imgrank, collection: Path) -> None:
