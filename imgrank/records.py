@@ -11,7 +11,7 @@ STATUS_NAMES = (
     "unreadable",  # the file cannot be opened, or is not a regular file
     "not-an-image",
     "truncated",
-    "too-large",  # beyond --max-megapixels
+    "too-large",  # beyond --max-megapixels, or beyond what decoding may cost beside its pixels
     "no-decoder",  # a known format whose decoder is not installed
     "out-of-memory",
     "changed",  # another content than the one that was embedded

@@ -7,7 +7,10 @@ Two steps, because reducing a photo comes between them: `flatten` gives 8-bit gr
 from __future__ import annotations
 
 import io
+import math
 import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,11 @@ import numpy.typing as npt
 from PIL import Image, ImageCms
 
 MAX_PROFILE_BYTES = 4 << 20  # larger colour profiles are ignored
+_BAND = 1 << 20  # pixels converted at a time
 _CACHED_TRANSFORMS = 8  # per thread
 _PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # image mode -> colour space of a fitting profile
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF 6.0 tags
+_Convert = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 _local = threading.local()
 
 
@@ -111,29 +116,53 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _grey_8bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
+    values = np.asarray(image)  # (height, width)
     tags: Any = getattr(image, "tag_v2", {})
+    convert: _Convert
     if image.mode.startswith("I;16"):
-        depth = 12 if tags.get(_BITS_PER_SAMPLE) == (12,) else 16
-        grey = (values >> (depth - 8)).astype(np.uint8)
+        convert = partial(_high_byte, depth=12 if tags.get(_BITS_PER_SAMPLE) == (12,) else 16)
     elif image.format != "TIFF" and image.mode == "I":
-        grey = (values.clip(0, 65535) >> 8).astype(np.uint8)  # PNG and PPM: 16 bits in a wider type
+        convert = partial(_high_byte, depth=16)  # PNG and PPM: 16 bits in a wider type
     else:
-        grey = _grey_of_unknown_range(values)
-    # TIFF's WhiteIsZero, which Pillow applies to 8-bit grey only.
-    return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)
+        convert = _grey_of_unknown_range(values)
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for rows in _bands(values):
+        grey[rows] = convert(values[rows])
+    if tags.get(_PHOTOMETRIC) == 0:  # TIFF's WhiteIsZero, which Pillow applies to 8-bit grey only
+        np.subtract(255, grey, out=grey)
+    return Image.fromarray(grey)
 
 
-def _grey_of_unknown_range(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    wide = values.astype(np.float64)  # (height, width); float32 differences could overflow
-    finite = wide[np.isfinite(wide)]
-    if finite.size == 0:
-        return np.zeros(wide.shape, dtype=np.uint8)
-    low, high = float(finite.min()), float(finite.max())
+def _high_byte(part: npt.NDArray[Any], depth: int) -> npt.NDArray[Any]:
+    return part.clip(0, (1 << depth) - 1) >> (depth - 8)
+
+
+def _bands(values: npt.NDArray[Any]) -> Iterator[slice]:
+    """Yield slices of rows, so that what is computed in a wider type never takes much memory beside the image."""
+    height, width = values.shape
+    step = max(1, _BAND // max(1, width))
+    for start in range(0, height, step):
+        yield slice(start, start + step)
+
+
+def _grey_of_unknown_range(values: npt.NDArray[Any]) -> _Convert:
+    """Return what brings parts of the values to 0..255, by the range of all of them."""
+    low, high = math.inf, -math.inf
+    for rows in _bands(values):
+        finite = values[rows][np.isfinite(values[rows])]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        return np.zeros_like
     tops = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
     if low >= 0 and high <= tops[-1]:
         low, high = 0.0, next(top for top in tops if high <= top)
-    np.nan_to_num(wide, copy=False, nan=low, posinf=high, neginf=low)
-    wide -= low
-    wide *= 255 / (high - low) if high > low else 0.0
-    return np.rint(wide).astype(np.uint8)
+
+    def convert(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        wide = part.astype(np.float64)  # float32 differences could overflow
+        np.nan_to_num(wide, copy=False, nan=low, posinf=high, neginf=low)
+        wide -= low
+        wide *= 255 / (high - low) if high > low else 0.0
+        return np.rint(wide)
+
+    return convert

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from PIL.ImageFile import ImageFile
 from imgrank.arrays import Pixels
 from imgrank.config import DecodeSettings
 from imgrank.errors import ImageError, ImgrankError
+from imgrank.images.budget import Budget
 from imgrank.images.colour import flatten, to_srgb
 from imgrank.images.content import read_content
-from imgrank.images.formats import FORMATS, HEAD, byte_limit, open_image, png_essentials, sniff
+from imgrank.images.directories import claims_too_much
+from imgrank.images.formats import FORMATS, HEAD, canvas_size, open_image, png_essentials, sniff
+from imgrank.images.limits import byte_limit
 from imgrank.images.resize import fitted_size
 from imgrank.images.scan import display, printable
 from imgrank.records import NO_DIGEST, ImageRecord, status_of
@@ -29,6 +33,11 @@ from imgrank.records import NO_DIGEST, ImageRecord, status_of
 # photos reduced to 336, 480 and 756: at least 45 dB from the result of a full decode, in 0.2 to 0.5 of its time
 # (1.0: 33 dB at worst; 2.0: 46 dB, up to 2.5 times slower).
 _DRAFT_MARGIN = 1.5
+
+# Of all threads together. Decoding and reducing takes 2 to 20 bytes a pixel, most for JPEG 2000 and WebP; photos of
+# phones are far too small for any thread to wait.
+_PIXELS = Budget(200e6)
+_FILES = Budget(1 << 30)  # bytes; a thread that waits for pixels holds its file already, and never the other way round
 
 _ORIENTATION = 0x0112  # EXIF 2.3, 4.6.4: where row 0 and column 0 of the stored pixels belong
 _TURNS = {
@@ -40,6 +49,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MAX_RAW_EXIF = 1 << 17  # characters; twice what EXIF in a JPEG segment takes
 _SWAPS_SIDES = frozenset({5, 6, 7, 8})
 
 
@@ -98,9 +108,21 @@ def read_photo(path: bytes | str | Path, settings: DecodeSettings, longer_side: 
         SettingsError: `longer_side` below 1 or an unusable limit.
     """
     raw = os.fsencode(path)
+    with _FILES.hold(_size(raw)):
+        return _read(raw, settings, longer_side)
+
+
+def _size(path: bytes) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - pathlib has no bytes paths
+    except (OSError, ValueError):  # reading it will say why
+        return 0
+
+
+def _read(raw: bytes, settings: DecodeSettings, longer_side: int | None) -> LoadedPhoto:
     name = display(raw)
     try:
-        content = read_content(raw, name, byte_limit(settings))
+        content = read_content(raw, name, byte_limit(settings), lambda block: sniff(block[:HEAD]) is not None)
     except ImageError as error:
         return LoadedPhoto(ImageRecord(raw, 0, 0, NO_DIGEST, 0, 0, status_of(error.code)), None, _detached(error))
     photo: Photo | None = None
@@ -166,28 +188,36 @@ def decode_bytes(
 
 
 def _decoded(data: bytes, kind: str, name: str, settings: DecodeSettings, longer_side: int | None) -> Photo:
-    opened = open_image(data, kind, name, settings)
-    full_size, box = opened.size, None
-    if longer_side is not None:
-        wanted = fitted_size(*full_size, longer_side)
-        if kind == "JPEG" and wanted != full_size:
-            # The reduced decode rounds sides up; the box says which part of it is the photo, to a fraction of a pixel.
-            drafted = opened.draft(None, (_margin(wanted[0]), _margin(wanted[1])))
-            box = None if drafted is None else drafted[1]
-    opened.load()
-    if box is None:
-        full_size = opened.size  # readers that turn the photo themselves may know better once they have decoded it
-    turn = _orientation(opened)  # after load: PNG may have it behind the pixels
-    image = flatten(opened)
-    if longer_side is not None:
-        wanted = fitted_size(*full_size, longer_side)
-        if image.size != wanted:
-            image = image.resize(wanted, Image.Resampling.LANCZOS, box=box)
-    image = to_srgb(image, opened.info.get("icc_profile"))
-    if turn in _TURNS:
-        image = image.transpose(_TURNS[turn])
-    width, height = reversed(full_size) if turn in _SWAPS_SIDES else full_size
-    return Photo(np.array(image), width, height)
+    with ExitStack() as held:
+        if (canvas := canvas_size(data, kind)) is not None:  # allocated by opening
+            held.enter_context(_PIXELS.hold(canvas[0] * canvas[1]))
+        opened = open_image(data, kind, name, settings)
+        full_size, box = opened.size, None
+        if longer_side is not None:
+            wanted = fitted_size(*full_size, longer_side)
+            if kind == "JPEG" and wanted != full_size:
+                # The reduced decode rounds sides up; the box says which part of it is the photo, to a fraction of a
+                # pixel.
+                drafted = opened.draft(None, (_margin(wanted[0]), _margin(wanted[1])))
+                box = None if drafted is None else drafted[1]
+        if canvas is None:
+            # Progressive JPEGs are kept as a whole until the last scan, however small they are shown.
+            width, height = full_size if "progressive" in opened.info else opened.size
+            held.enter_context(_PIXELS.hold(width * height))
+        opened.load()
+        if box is None:
+            full_size = opened.size  # readers that turn the photo themselves may know better once they have decoded it
+        turn = _orientation(opened)  # after load: PNG may have it behind the pixels
+        image = flatten(opened)
+        if longer_side is not None:
+            wanted = fitted_size(*full_size, longer_side)
+            if image.size != wanted:
+                image = image.resize(wanted, Image.Resampling.LANCZOS, box=box)
+        image = to_srgb(image, opened.info.get("icc_profile"))
+        if turn in _TURNS:
+            image = image.transpose(_TURNS[turn])
+        width, height = reversed(full_size) if turn in _SWAPS_SIDES else full_size
+        return Photo(np.array(image), width, height)
 
 
 def _margin(side: int) -> int:
@@ -195,6 +225,11 @@ def _margin(side: int) -> int:
 
 
 def _orientation(image: ImageFile) -> int:
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes) and claims_too_much(exif):
+        return 1
+    if len(image.info.get("Raw profile type exif", "")) > _MAX_RAW_EXIF:  # old PNG: EXIF as text
+        return 1
     try:
         turn = image.getexif().get(_ORIENTATION)
     except Exception:  # noqa: BLE001 - EXIF comes from anywhere, and damaged EXIF may not cost the photo

@@ -8,7 +8,6 @@ Knows nothing of pixels.
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Callable
 
@@ -28,7 +27,10 @@ from PIL import (
 from PIL.ImageFile import ImageFile
 
 from imgrank.config import DecodeSettings
-from imgrank.errors import ImageError, SettingsError
+from imgrank.errors import ImageError
+from imgrank.images.directories import claims_too_much
+from imgrank.images.limits import check_opened, check_size, check_stream
+from imgrank.images.quiet import silence_tiff
 
 HEAD = 4096  # bytes that are enough to tell the format
 
@@ -46,6 +48,7 @@ _SIGNATURES = (
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIC_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
 _PNG_ESSENTIAL = frozenset(b"IHDR PLTE tRNS eXIf IDAT IEND".split())
+_COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")  # of PPM
 FORMATS = (*(name for _, name in _SIGNATURES), "AVIF", "HEIC")
 
 
@@ -80,10 +83,11 @@ def open_image(data: bytes, kind: str, name: str, settings: DecodeSettings) -> I
         Exception: whatever Pillow's reader raises on damaged data.
     """
     # GIF and WebP readers allocate their canvas while opening.
-    if (size := _canvas_size(data, kind)) is not None:
+    if (size := canvas_size(data, kind)) is not None:
         check_size(size, name, settings)
+    check_stream(data, kind, name)
     image = _opener(kind, name)(data)
-    check_size(image.size, name, settings)
+    check_opened(image, kind, name, settings)
     return image
 
 
@@ -102,45 +106,7 @@ def png_essentials(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def check_size(size: tuple[int, int], name: str, settings: DecodeSettings) -> None:
-    """Refuse more pixels than the limit.
-
-    Raises:
-        ImageError: "too-large".
-    """
-    width, height = size
-    limit = pixel_limit(settings)
-    if limit is not None and width * height > limit:
-        raise ImageError(
-            name,
-            "too-large",
-            f"{width} x {height} pixels are {width * height / 1e6:.1f} megapixels, the limit is "
-            f"{settings.max_megapixels:g}; raise it with --max-megapixels",
-        )
-
-
-def pixel_limit(settings: DecodeSettings) -> float | None:
-    """Return the largest allowed number of pixels, None for no limit.
-
-    Raises:
-        SettingsError: the setting is negative or not a number.
-    """
-    if math.isnan(settings.max_megapixels) or settings.max_megapixels < 0:
-        raise SettingsError(f"--max-megapixels must be 0 (no limit) or more, not {settings.max_megapixels:g}")
-    return settings.max_megapixels * 1e6 or None
-
-
-def byte_limit(settings: DecodeSettings) -> int | None:
-    """Return the size in bytes beyond which no photo within the pixel limit can lie, None for no limit.
-
-    Twice the 8 bytes per pixel of uncompressed 16-bit RGBA, for pages and thumbnails beside the photo, and 64 MiB for
-    everything that does not grow with it.
-    """
-    limit = pixel_limit(settings)
-    return None if limit is None or math.isinf(limit) else int(16 * limit) + (64 << 20)
-
-
-def _canvas_size(data: bytes, kind: str) -> tuple[int, int] | None:
+def canvas_size(data: bytes, kind: str) -> tuple[int, int] | None:
     """Read (width, height) of a GIF's screen or a WebP's canvas out of the header, where it is complete."""
     if kind == "GIF" and len(data) >= 10:
         return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
@@ -175,14 +141,17 @@ def _opener(kind: str, name: str) -> Callable[[bytes], ImageFile]:
         )
     if kind == "WebP":
         return lambda data: WebPImagePlugin.WebPImageFile(_ShortFirstRead(data))
+    if kind == "TIFF":
+        silence_tiff()
+    if kind == "PPM":
+        return lambda data: PpmImagePlugin.PpmImageFile(io.BytesIO(_without_comments(data)))
     readers: dict[str, Callable[[io.BytesIO], ImageFile]] = {
-        "JPEG": JpegImagePlugin.JpegImageFile,
+        "JPEG": _JpegImageFile,
         "PNG": PngImagePlugin.PngImageFile,
         "GIF": GifImagePlugin.GifImageFile,
         "TIFF": _TiffImageFile,
         "BMP": BmpImagePlugin.BmpImageFile,
         "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-        "PPM": PpmImagePlugin.PpmImageFile,
         "AVIF": AvifImagePlugin.AvifImageFile,
     }
     return lambda data: readers[kind](io.BytesIO(data))
@@ -201,15 +170,36 @@ def _heic_opener(name: str) -> Callable[[bytes], ImageFile]:
     return open_heic
 
 
+def _without_comments(data: bytes) -> bytes:
+    """Drop the comments of a PPM file whose pixels are text.
+
+    Pillow drops them, too, but copies up to a megabyte for each.
+    """
+    if data[1:2] not in (b"1", b"2", b"3") or b"#" not in data:
+        return data
+    stream, kept = io.BytesIO(data), bytearray()
+    kept += stream.read(2)
+    while lines := stream.readlines(1 << 20):  # not all at once: each comment costs the search an object
+        kept += _COMMENT.sub(b"", b"".join(lines))
+    return bytes(kept)
+
+
 class _ShortFirstRead(io.BytesIO):
     """Bytes whose first read gives too few for Pillow's WebP reader to apply its process-wide pixel limit.
 
     Streams may return less than they are asked for; the reader then goes on without its own look at the size,
-    which `_canvas_size` has checked.
+    which `canvas_size` has checked.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
         return super().read(16 if self.tell() == 0 and size == 30 else size)
+
+
+class _JpegImageFile(JpegImagePlugin.JpegImageFile):
+    """Pillow's JPEG reader, which looks into EXIF while opening, kept from hostile EXIF."""
+
+    def getexif(self) -> Image.Exif:
+        return Image.Exif() if claims_too_much(self.info.get("exif", b"")) else super().getexif()
 
 
 class _TiffImageFile(TiffImagePlugin.TiffImageFile):
