@@ -77,6 +77,11 @@ def read_content(path: bytes, name: str, keep: int | None, useful: Callable[[byt
     return Content(None if kept is None else kept.getvalue(), size, status.st_mtime_ns, digest.digest())
 
 
+def read_digest(path: bytes, name: str) -> Content:
+    """Read a regular file for its digest alone; raises as `read_content` does."""
+    return read_content(path, name, 0, lambda first: False)
+
+
 def _require_regular(mode: int, name: str) -> None:
     if stat.S_ISREG(mode):
         return

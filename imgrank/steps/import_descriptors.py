@@ -25,7 +25,7 @@ from imgrank.bundle.incoming import incoming
 from imgrank.bundle.provenance import Provenance
 from imgrank.config import UNKNOWN, DecodeSettings, EncoderSettings
 from imgrank.errors import ImageError, InputError, SettingsError
-from imgrank.images.content import read_content
+from imgrank.images.content import read_digest
 from imgrank.images.decode import decode
 from imgrank.images.load import worker_count
 from imgrank.images.scan import display
@@ -283,7 +283,7 @@ def _seen(name: bytes, root: bytes) -> ImageRecord:
     """Return the row of a photo: what its file says, or the row of one that has never been seen."""
     path = os.path.join(root, name)  # noqa: PTH118
     try:
-        content = read_content(path, display(path), keep=0)
+        content = read_digest(path, display(path))
     except ImageError:
         return ImageRecord(name, 0, 0, NO_DIGEST, 0, 0, OK)
     return ImageRecord(name, content.size, content.mtime_ns, content.digest, 0, 0, OK)

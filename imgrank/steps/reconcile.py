@@ -19,7 +19,7 @@ import numpy.typing as npt
 from imgrank.arrays import crc32
 from imgrank.bundle.file import Bundle
 from imgrank.errors import ImageError
-from imgrank.images.content import read_content
+from imgrank.images.content import read_digest
 from imgrank.images.scan import display
 from imgrank.records import OK, status_of
 from imgrank.steps.paths import RelativePaths, is_below
@@ -203,6 +203,6 @@ def _stat(path: bytes) -> os.stat_result | None:
 
 def _digest(path: bytes) -> bytes | None:
     try:
-        return read_content(path, display(path), 0).digest
+        return read_digest(path, display(path)).digest
     except ImageError:
         return None

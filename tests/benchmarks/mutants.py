@@ -61,7 +61,7 @@ def main() -> None:
         slowest = 0.0
         for number in range(chosen.count):
             rng = random.Random(f"{chosen.seed} {number}")
-            kind, make = (DAMAGE if number % 2 == 0 else HOSTILE)[rng.randrange(len(DAMAGE if number % 2 == 0 else HOSTILE))]
+            kind, make = rng.choice(DAMAGE if number % 2 == 0 else HOSTILE)
             target = folder / "mutant.h5"
             target.unlink(missing_ok=True)
             if number % 2 == 0:
@@ -127,7 +127,8 @@ def observe(path: Path) -> dict[str, str]:
             for arrays in (table.codebooks, table.proof):
                 if arrays is not None:
                     held = arrays.read()
-                    found[f"{name} {arrays.name}"] = digest(b"".join(k.encode() + held[k].tobytes() for k in sorted(held)))
+                    joined = b"".join(key.encode() + held[key].tobytes() for key in sorted(held))
+                    found[f"{name} {arrays.name}"] = digest(joined)
             read_proof(table)
     return found
 
@@ -293,11 +294,12 @@ def lookup3(key: bytes) -> int:
     a = b = c = (0xDEADBEEF + len(key)) & 0xFFFFFFFF
     position, left = 0, len(key)
 
-    def word(at: int) -> int:
-        return int.from_bytes(key[at : at + 4].ljust(4, b"\0"), "little")
+    def added(*words: int) -> list[int]:
+        parts = (key[at : at + 4].ljust(4, b"\0") for at in (position, position + 4, position + 8))
+        return [(word + int.from_bytes(part, "little")) & 0xFFFFFFFF for word, part in zip(words, parts, strict=True)]
 
     while left > 12:
-        a, b, c = (a + word(position)) & 0xFFFFFFFF, (b + word(position + 4)) & 0xFFFFFFFF, (c + word(position + 8)) & 0xFFFFFFFF
+        a, b, c = added(a, b, c)
         a = ((a - c) ^ rotate(c, 4)) & 0xFFFFFFFF
         c = (c + b) & 0xFFFFFFFF
         b = ((b - a) ^ rotate(a, 6)) & 0xFFFFFFFF
@@ -312,7 +314,7 @@ def lookup3(key: bytes) -> int:
         b = (b + a) & 0xFFFFFFFF
         position, left = position + 12, left - 12
     if left:
-        a, b, c = (a + word(position)) & 0xFFFFFFFF, (b + word(position + 4)) & 0xFFFFFFFF, (c + word(position + 8)) & 0xFFFFFFFF
+        a, b, c = added(a, b, c)
         c = ((c ^ b) - rotate(b, 14)) & 0xFFFFFFFF
         a = ((a ^ c) - rotate(c, 11)) & 0xFFFFFFFF
         b = ((b ^ a) - rotate(a, 25)) & 0xFFFFFFFF
@@ -348,23 +350,25 @@ def datasets(root: h5py.File) -> list[str]:
 def other_type(root: h5py.File, rng: random.Random) -> None:
     name = rng.choice(datasets(root))
     held = root[name]
-    dtype = rng.choice(["<f8", "<i2", ">u4", "S7", "|b1", "<c8", h5py.string_dtype(), np.dtype([("a", "<i4"), ("b", "<f4")])])
-    values = np.zeros(held.shape, dtype=np.dtype("u1"))
+    compound = np.dtype([("a", "<i4"), ("b", "<f4")])
+    dtype = rng.choice(["<f8", "<i2", ">u4", "S7", "|b1", "<c8", h5py.string_dtype(), compound])
+    shape = held.shape
     del root[name]
-    if isinstance(dtype, str) and dtype != "S7":
-        root.create_dataset(name, data=values.astype(dtype), maxshape=(None, *held.shape[1:]), chunks=True if held.size else (1, *held.shape[1:]))
-    else:
-        root.create_dataset(name, shape=held.shape, dtype=dtype, maxshape=(None, *held.shape[1:]), chunks=(1, *held.shape[1:]))
+    root.create_dataset(name, shape=shape, dtype=dtype, maxshape=(None, *shape[1:]), chunks=(1, *shape[1:]))
+    if rng.random() < 0.5 and isinstance(dtype, str) and dtype != "S7":
+        root[name][...] = 1  # with chunks in the file
 
 
 def other_shape(root: h5py.File, rng: random.Random) -> None:
     name = rng.choice(datasets(root))
     held = root[name]
     dtype = held.dtype
-    shape = rng.choice([(), (0,), (3, 3, 3), (held.shape[0] + 1, *held.shape[1:]), (*held.shape, 1), held.shape[1:] or (5,)])
+    longer = (held.shape[0] + 1, *held.shape[1:])
+    shape = rng.choice([(), (0,), (3, 3, 3), longer, (*held.shape, 1), held.shape[1:] or (5,)])
     del root[name]
     chunks = None if shape == () else tuple(max(1, size) for size in shape)
-    root.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=None if shape == () else (None, *shape[1:]))
+    maxshape = None if shape == () else (None, *shape[1:])
+    root.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=maxshape)
 
 
 def huge(root: h5py.File, rng: random.Random) -> None:
@@ -465,8 +469,11 @@ def filtered(root: h5py.File, rng: random.Random) -> None:
     name = rng.choice(datasets(root))
     values = root[name][:]
     del root[name]
-    options: dict[str, Any] = rng.choice([{"compression": "gzip"}, {"shuffle": True}, {"fletcher32": True}, {"compression": "lzf"}])
-    root.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), chunks=True if values.size else (1, *values.shape[1:]), **options)
+    options: dict[str, Any] = rng.choice(
+        [{"compression": "gzip"}, {"shuffle": True}, {"fletcher32": True}, {"compression": "lzf"}]
+    )
+    tail = values.shape[1:]
+    root.create_dataset(name, data=values, maxshape=(None, *tail), chunks=(len(values) or 1, *tail), **options)
 
 
 def contiguous(root: h5py.File, rng: random.Random) -> None:
@@ -490,7 +497,8 @@ def codebooks(root: h5py.File, rng: random.Random) -> None:
 
     group = root["tokens/small"]
     if rng.random() < 0.5:
-        group.attrs["codec"] = rng.choice(["pq:12", "opq:24", "rpq:24", "int8", "pq:0", "pq:-1", "pq:999999999", "nothing"])
+        codecs = ["pq:12", "opq:24", "rpq:24", "int8", "pq:0", "pq:-1", "pq:999999999", "nothing"]
+        group.attrs["codec"] = rng.choice(codecs)
         return
     held = group["codebooks/centroids"]
     values = held[:]
