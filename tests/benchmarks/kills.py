@@ -135,7 +135,7 @@ def chain(folder: Path, case: Case, rng: random.Random) -> None:
             case.failures.append(f"check finds {errors}")
             return
         now = state(target)
-        if kept is not None and now is not None and (lost := difference(kept, now, case)):
+        if kept is not None and now is not None and (lost := difference(kept, now)):
             case.failures.append(lost)
             return
         kept = now
@@ -152,7 +152,7 @@ def state(bundle: Path) -> State | None:
     return (photos_of(bundle), tokens_of(bundle)) if bundle.exists() else None
 
 
-def difference(before: State, after: State, case: Case) -> str:
+def difference(before: State, after: State) -> str:
     """Say what is lost or changed; empty where nothing is."""
     for path, digest in before[0].items():
         if after[0].get(path) != digest:
