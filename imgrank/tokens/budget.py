@@ -36,8 +36,8 @@ def codebook_bytes(settings: TokenSettings, levels: int, hidden: int) -> int:
 def fit_budget(budget: int, levels: int, hidden: int, full: int, default: TokenSettings) -> TokenSettings:
     """Return the recipe that spends a number of bytes on a photo.
 
-    Every eighth number of a token costs a byte of a product quantizer, and as many tokens are kept as fit. Where all
-    tokens fit, a finer quantizer takes what is left; where hardly any do, a coarser one makes room.
+    Every eighth number of a token costs a byte of a product quantizer with a rotation, and as many tokens are kept as
+    fit. Where all tokens fit, a finer quantizer takes what is left; where hardly any do, a coarser one makes room.
 
     Args:
         budget: bytes for a photo.
@@ -51,7 +51,7 @@ def fit_budget(budget: int, levels: int, hidden: int, full: int, default: TokenS
     """
     room = budget - IMAGE_BYTES
     finer = [replace(default, store=store) for store in ("float16", "int8")]
-    coarser = [replace(default, store=f"pq:{m}") for m in _subvectors(hidden)]
+    coarser = [replace(default, store=f"opq:{m}") for m in _subvectors(hidden)]
     for settings in finer:
         if room >= full * token_bytes(settings, levels, hidden):
             return replace(settings, reduce="")

@@ -278,7 +278,7 @@ def test_wishes_change_only_what_they_name():
     assert wished(prune="grid", dtype="float16") == TokenSettings(512, 300, "grid:2", "float16")
     assert wished(prune="none", longer_side=256) == TokenSettings(256, 300, "", "int8")
     assert wished(recipe="pq:8", max_tokens=50) == TokenSettings(512, 50, "", "pq:8")
-    assert wished(bytes_per_image=1000) == TokenSettings(512, 300, "divprune:69", "pq:8")
+    assert wished(bytes_per_image=1000) == TokenSettings(512, 300, "divprune:69", "opq:8")
     for asked, reason in [
         ({"recipe": "pq:8", "keep": 3}, "leave --keep out"),
         ({"recipe": "pq:8", "bytes_per_image": 30}, "leave --recipe out"),

@@ -30,7 +30,7 @@ def test_bytes_of_a_token(store, levels, hidden, expected):
 
 def test_bytes_of_codebooks():
     # 256 centroids of all sub-vectors together are 256 x hidden float32: 3.7 MB for 3,584 numbers.
-    assert codebook_bytes(TokenSettings(store="pq:448"), 1, 3584) == 256 * 3584 * 4
+    assert codebook_bytes(TokenSettings(store="opq:448"), 1, 3584) == 256 * 3584 * 4
     assert codebook_bytes(TokenSettings(store="rpq:8"), 2, 64) == 2 * 2 * 256 * 64 * 4
     assert codebook_bytes(TokenSettings(store="opq:8"), 1, 64) == 256 * 64 * 4 + 64 * 64 * 4
     assert codebook_bytes(TokenSettings(store="int8"), 4, 64) == 0
@@ -39,11 +39,11 @@ def test_bytes_of_codebooks():
 def test_a_budget_is_spent_on_tokens_first():
     default = TokenSettings()
     # 32 KiB: (32768 - 21) // (448 + 6) = 72 tokens of 448 bytes.
-    assert fit_budget(32 * 1024, 1, 3584, 300, default) == TokenSettings(reduce="divprune:72", store="pq:448")
-    assert fit_budget(21 + 300 * 454, 1, 3584, 300, default) == TokenSettings(reduce="", store="pq:448")
+    assert fit_budget(32 * 1024, 1, 3584, 300, default) == TokenSettings(reduce="divprune:72", store="opq:448")
+    assert fit_budget(21 + 300 * 454, 1, 3584, 300, default) == TokenSettings(reduce="", store="opq:448")
     assert fit_budget(21 + 300 * (3584 + 10), 1, 3584, 300, default) == TokenSettings(reduce="", store="int8")
     assert fit_budget(10**7, 1, 3584, 300, default) == TokenSettings(reduce="", store="float16")
-    assert fit_budget(21 + 15 * 454, 1, 3584, 300, default).store == "pq:224"
+    assert fit_budget(21 + 15 * 454, 1, 3584, 300, default).store == "opq:224"
 
 
 @given(st.integers(1, 5_000_000), st.sampled_from([1, 4]), st.sampled_from([64, 192, 1152, 3584]), st.integers(1, 1280))
