@@ -30,7 +30,7 @@ def test_bytes_of_a_token(store, levels, hidden, expected):
 
 def test_bytes_of_codebooks():
     # 256 centroids of all sub-vectors together are 256 x hidden float32: 3.7 MB for 3,584 numbers.
-    assert codebook_bytes(TokenSettings(store="opq:448"), 1, 3584) == 256 * 3584 * 4
+    assert codebook_bytes(TokenSettings(store="pq:448"), 1, 3584) == 256 * 3584 * 4
     assert codebook_bytes(TokenSettings(store="rpq:8"), 2, 64) == 2 * 2 * 256 * 64 * 4
     assert codebook_bytes(TokenSettings(store="opq:8"), 1, 64) == 256 * 64 * 4 + 64 * 64 * 4
     assert codebook_bytes(TokenSettings(store="int8"), 4, 64) == 0
