@@ -307,3 +307,10 @@ def test_a_table_for_people(imgrank, bundle):
     assert text.startswith("error descriptor-checksum /descriptors/vectors: descriptors do not match their checksums\n")
     assert "    rows 7\n    mend: imgrank check db.h5 --repair\n" in text
     assert b"repaired: 1 photos dropped; db.h5.backup-1 is the bundle as it was" in run.stderr
+
+
+def test_the_documentation_lists_every_code():
+    text = (Path(__file__).parents[2] / "docs" / "bundles.md").read_text()
+    for code, (severity, meaning, mend) in CODES.items():
+        command = mend.format(bundle="db.h5", part="NAME")
+        assert f"| `{code}` | {severity} | {meaning} | {command} |" in text
