@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import h5py
 
 from imgrank.bundle import layout
 from imgrank.bundle.attributes import int_attribute, set_text, text_attribute
-from imgrank.errors import FormatVersionError
+from imgrank.errors import DamagedBundleError, FormatVersionError
 from imgrank.version import __version__
 
 CREATED_BY = f"imgrank {__version__}"
@@ -50,6 +51,12 @@ def read_provenance(path: Path, group: h5py.Group, version: int) -> Provenance:
     """
     check_version(path, group, version)
     values = {name: text_attribute(path, group, name) for name in layout.PROVENANCE_ATTRIBUTES}
+    try:
+        settings = json.loads(values["settings"])
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise DamagedBundleError(path, f"{group.name}@settings", "is not a JSON object")
     return Provenance(
         model=values["model"],
         model_revision=values["model-revision"],

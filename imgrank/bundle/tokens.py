@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from imgrank.errors import DamagedBundleError, SettingsError
 from imgrank.records import OK, status_of
 
 Columns = dict[str, npt.NDArray[Any]]
+Schema = dict[str, tuple[str, tuple[int, ...]]]
 DAMAGED = status_of("damaged")
 _ROW = struct.Struct("<4HB")  # grid, tiles, status
 
@@ -50,6 +51,11 @@ class ImageTokens:
     grid: tuple[int, int] = (0, 0)  # rows, columns of a tile before pruning; (0, 0) where there is no grid
     status: int = OK
     tiles: tuple[int, int] = (1, 1)  # rows, columns of tiles
+
+
+def schema_of(columns: Mapping[str, tuple[str, tuple[int, ...]]]) -> Schema:
+    """Return the dtype, spelt in one way, and the shape of a row of each column."""
+    return {name: (np.dtype(dtype).str, tuple(tail)) for name, (dtype, tail) in columns.items()}
 
 
 def check_cache_name(name: str) -> str:
@@ -198,6 +204,11 @@ class TokenTable:
             if len(view) != offsets[-1]:
                 raise DamagedBundleError(self.path, f"/tokens/{self.name}/columns/{name}", "does not match the offsets")
         return offsets
+
+    @property
+    def schema(self) -> Schema:
+        """Return the columns, to compare with others."""
+        return schema_of({column.name: (column.dtype, column.tail) for column in self.token_columns})
 
     @property
     def checksums(self) -> npt.NDArray[np.uint32]:

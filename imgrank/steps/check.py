@@ -5,7 +5,6 @@ Nothing is changed. Memory stays flat: rows are read block by block.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -19,15 +18,17 @@ from imgrank.arrays import Ids
 from imgrank.bundle import file, layout
 from imgrank.bundle.journal import journal_path
 from imgrank.bundle.table import ColumnView
-from imgrank.bundle.tokens import TokenTable
+from imgrank.bundle.tokens import TokenTable, schema_of
 from imgrank.errors import BundleError, DamagedBundleError, ImgrankError, InputError
 from imgrank.index.graph import Graph, from_arrays, unreachable, validate
 from imgrank.index.recall import sample_rows
+from imgrank.local.features import COLUMNS
 from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.records import NO_DIGEST, OK
 from imgrank.steps.build_index import GraphState
-from imgrank.steps.features import kept_settings
+from imgrank.steps.features import stored_codebooks
 from imgrank.steps.findings import Finding, of_rows
+from imgrank.steps.proof import read_proof
 
 _BLOCK = 4096  # rows
 _NORM = 1e-3  # how far the length of a descriptor may be from 1
@@ -227,7 +228,7 @@ class _Check:
         self._report.add(*of_rows("graph-recall", f"/{layout.GRAPH}", lost, f"of {len(rows)} that were asked"))
 
     def _cache(self, name: str, table: TokenTable) -> None:
-        report, part = self._report, f"/{layout.TOKENS}/{name}"
+        opened, report, part = self._bundle, self._report, f"/{layout.TOKENS}/{name}"
         unfinished = name.startswith(layout.UNFINISHED)
         if unfinished:
             report.add(Finding("cache-unfinished", part, len(table)))
@@ -238,27 +239,24 @@ class _Check:
             report.lost.add(name)
             return
         try:
-            json.loads(table.provenance.settings)
-            if table.kind == "mllm":
-                kept_settings(table.provenance)
-        except (ImgrankError, ValueError, TypeError, KeyError, RecursionError) as error:
-            report.add(Finding("cache-settings", part, detail=str(error)))
+            if table.kind == "mllm" and not self._fast:
+                stored_codebooks(table)
+            elif table.kind == "local" and table.schema != schema_of(COLUMNS):
+                raise DamagedBundleError(opened.path, part, "its columns are not those of local features")
+        except DamagedBundleError as error:
+            code = "cache-codebooks" if f"/{layout.CODEBOOKS}" in error.part else "cache-settings"
+            report.add(Finding(code, error.part, detail=str(error)))
             report.lost.add(name)
         behind = np.flatnonzero(self._ok[len(table) :])
         if not unfinished:
             report.add(*of_rows("cache-behind", part, len(table) + behind))
         if self._fast:
             return
-        for code, arrays, lost in (
-            ("cache-codebooks", table.codebooks, report.lost),
-            ("cache-proof", table.proof, report.lost_proofs),
-        ):
-            try:
-                if arrays is not None:
-                    arrays.read()
-            except DamagedBundleError as error:
-                report.add(Finding(code, error.part, detail=str(error)))
-                lost.add(name)
+        try:
+            read_proof(table)
+        except DamagedBundleError as error:
+            report.add(Finding("cache-proof", error.part, detail=str(error)))
+            report.lost_proofs.add(name)
         damaged: list[int] = []
         for start in range(0, len(table), _BLOCK // 8):
             rows = range(start, min(start + _BLOCK // 8, len(table)))

@@ -26,6 +26,7 @@ from imgrank.config import GraphSettings
 from imgrank.errors import InputError
 from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.steps.build_index import GraphState, build_index
+from imgrank.steps.proof import read_proof
 
 PART = 1024  # rows of one commit
 _ROOM = 1.05  # of the bytes that are copied, so much must be free
@@ -189,6 +190,7 @@ def _joined_proof(name: str, sources: Sequence[Source], copied: int) -> tuple[di
     for source in sources:
         table: TokenTable = source.bundle.tokens(name)
         if table.proof is not None and facts in ("", table.proof.facts):
+            read_proof(table)  # raises where its arrays do not fit together
             facts = table.proof.facts
             new_row = np.full(len(source.bundle.images), -1, dtype=np.int64)
             new_row[source.rows] = base + np.arange(len(source.rows))
@@ -207,9 +209,10 @@ def _joined_proof(name: str, sources: Sequence[Source], copied: int) -> tuple[di
 def _proof_queries(arrays: dict[str, npt.NDArray[Any]], new_row: Ids) -> Iterator[dict[str, npt.NDArray[Any]]]:
     offsets, pairs = arrays["offsets"].astype(np.int64), arrays["pairs"].astype(np.int64)
     for number, row in enumerate(arrays["queries"].astype(np.int64).tolist()):
-        candidates = new_row[pairs[:, 1]]
+        known = pairs[:, 1] < len(new_row)
+        candidates = np.where(known, new_row[np.where(known, pairs[:, 1], 0)], -1)
         mine = (pairs[:, 0] == number) & (candidates >= 0)
-        if new_row[row] < 0 or not mine.any():
+        if row >= len(new_row) or new_row[row] < 0 or not mine.any():
             continue
         part = slice(offsets[number], offsets[number + 1])
         yield {

@@ -17,9 +17,9 @@ import numpy as np
 from imgrank.arrays import Pixels
 from imgrank.bundle.layout import LOCAL_CACHE
 from imgrank.bundle.provenance import Provenance
-from imgrank.bundle.tokens import ImageTokens, TokenColumn, TokenTable
+from imgrank.bundle.tokens import ImageTokens, TokenColumn, TokenTable, schema_of
 from imgrank.config import TokenSettings
-from imgrank.errors import SettingsError
+from imgrank.errors import DamagedBundleError, InputError, SettingsError
 from imgrank.local.features import LocalFeatures
 
 if TYPE_CHECKING:
@@ -124,24 +124,46 @@ def kept_settings(provenance: Provenance) -> TokenSettings:
 
 def differing_vision(provenance: Provenance, model: VisionLanguageModel) -> str:
     """Name what about photos differs between how a cache was made and what a model does now; empty: nothing."""
-    held = json.loads(provenance.settings).get("vision", {})
+    held = json.loads(provenance.settings).get("vision")
+    held = held if isinstance(held, dict) else {}
     here = json.loads(visual_provenance("", model, TokenSettings()).settings)["vision"]
     changed = sorted(key for key in held.keys() | here.keys() if held.get(key) != here.get(key))
     return ", ".join(f"{key} was {held.get(key)} and is {here.get(key)}" for key in changed)
 
 
 def stored_codebooks(table: TokenTable) -> Codebooks | None:
-    """Read the codebooks of a cache; None where its codec needs none.
+    """Read the codebooks of a cache of visual tokens; None where its codec needs none.
+
+    This is where a cache is opened for its tokens, so what it says of itself is compared with what it holds.
 
     Raises:
-        DamagedBundleError: they do not match their checksum.
+        DamagedBundleError: codebooks do not match their checksum, or the columns are not those of the recipe.
     """
     from imgrank.tokens.product_quantization import Codebooks
+    from imgrank.tokens.recipe import codec_of
 
-    if table.codebooks is None:
-        return None
-    arrays = table.codebooks.read()
-    return Codebooks(arrays["centroids"], arrays.get("rotation"))
+    codebooks = None
+    try:
+        if table.codebooks is not None:
+            arrays = table.codebooks.read()
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise _unlike(table, "its codebooks hold NaN or infinity")
+            codebooks = Codebooks(arrays["centroids"], arrays.get("rotation"))
+        settings = kept_settings(table.provenance)
+        codec = codec_of(settings, codebooks)
+    except (SettingsError, InputError, KeyError) as error:
+        raise _unlike(table, f"what it says of itself does not fit ({error})") from error
+    first = table.token_columns[0].tail if table.token_columns else ()
+    shape = first if codebooks is None else (codebooks.levels, codebooks.hidden)
+    fits = len(shape) == 2 and table.schema == schema_of({**codec.columns(*shape), "position": ("<u2", (3,))})
+    if not fits or table.codec != codec.name:
+        raise _unlike(table, f"its columns are not those of {settings.store}")
+    return codebooks
+
+
+def _unlike(table: TokenTable, reason: str) -> DamagedBundleError:
+    advice = f"make it again: imgrank cache-tokens {table.path} --cache {table.name} --overwrite"
+    return DamagedBundleError(table.path, f"/tokens/{table.name}", f"{reason}; {advice}")
 
 
 class VisualSource:

@@ -136,7 +136,7 @@ def read_proof(table: TokenTable) -> tuple[list[ProofQuery], dict[str, Any]]:
     try:
         facts = json.loads(table.proof.facts)
         return list(_queries(arrays, len(table))), {str(key): value for key, value in facts.items()}
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError, RecursionError) as error:
         raise DamagedBundleError(table.path, table.proof.name, f"cannot be read ({error})") from error
 
 
@@ -145,6 +145,9 @@ def _queries(arrays: Arrays, rows: int) -> Iterator[ProofQuery]:
 
     offsets, pairs = arrays["offsets"].astype(np.int64), arrays["pairs"].astype(np.int64)
     count = len(arrays["queries"])
+    lengths = {len(arrays[name]) for name in ("codes", "scales", "position")}
+    if lengths != {int(offsets[-1])} or not len(arrays["grid"]) == len(arrays["tiles"]) == count:
+        raise ValueError("arrays have different lengths")
     if len(offsets) != count + 1 or offsets[0] != 0 or (np.diff(offsets) < 0).any():
         raise ValueError("offsets do not ascend")
     if pairs.shape[1:] != (2,) or len(arrays["logits"]) != len(pairs) or (pairs[:, 0] >= count).any():
