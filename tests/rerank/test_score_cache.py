@@ -160,11 +160,11 @@ def test_fingerprints_stay_the_same_between_releases() -> None:
 def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/u")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(score_cache.sys, "platform", "linux")
+    monkeypatch.setattr("sys.platform", "linux")
     assert default_path() == Path("/home/u/.cache/imgrank/pair-scores.sqlite")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert default_path() == Path("/home/u/.cache/imgrank/pair-scores.sqlite")
-    monkeypatch.setattr(score_cache.sys, "platform", "darwin")
+    monkeypatch.setattr("sys.platform", "darwin")
     assert default_path() == Path("/home/u/Library/Caches/imgrank/pair-scores.sqlite")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert default_path() == Path("/elsewhere/imgrank/pair-scores.sqlite")

@@ -12,7 +12,7 @@ import pytest
 from imgrank.bundle import file, foreign
 from imgrank.config import EncoderSettings, RerankSettings
 from imgrank.errors import ImgrankError, InputError, SettingsError
-from imgrank.images.content import read_content
+from imgrank.images.content import read_digest
 from imgrank.records import NO_DIGEST
 from imgrank.results import Hit, Ranking
 from imgrank.steps import import_descriptors as step
@@ -117,7 +117,7 @@ def test_photos_below_the_root_are_known_and_the_others_have_never_been_seen(tmp
         assert opened.images.root == b"photos"
         first, second = opened.images.record(0), opened.images.record(1)
     assert (first.size, first.mtime_ns, first.digest) == (0, 0, NO_DIGEST)
-    seen = read_content(os.fsencode(tmp_path / "photos" / "sub" / "b.jpg"), "b", None)
+    seen = read_digest(os.fsencode(tmp_path / "photos" / "sub" / "b.jpg"), "b")
     assert (second.size, second.mtime_ns, second.digest) == (seen.size, seen.mtime_ns, seen.digest)
 
 
