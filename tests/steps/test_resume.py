@@ -176,7 +176,7 @@ def test_a_projection_of_the_collection_lies_in_the_bundle(imgrank, photos: Path
     with h5py.File(tmp_path / "own.h5") as root:
         group = root["descriptors"]
         assert group["projection/basis"].shape == (len(group["projection/mean"]), group["vectors"].shape[1])
-        assert "+" in group.attrs["model-revision"]
+        assert b"+" in group.attrs["model-revision"]
         before = group["vectors"][:]
         assert np.linalg.norm(before, axis=1) == pytest.approx(1, abs=1e-5)
     query = photos / "0007.jpg"
