@@ -93,10 +93,12 @@ def _is_noted(note: Path, text: str) -> bool:
 def _take_note(note: Path, text: str) -> None:
     with contextlib.suppress(OSError):  # a note that cannot be kept costs the next opening a child
         note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        is_new = not note.exists()
         with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as file:
             file.write(text)
         Path(file.name).replace(note)
-        _forget_old(note.parent)
+        if is_new:
+            _forget_old(note.parent)
 
 
 def _forget_old(folder: Path) -> None:

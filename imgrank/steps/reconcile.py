@@ -176,6 +176,7 @@ class _Comparison:
         for path, row in held.rows.items():
             if (
                 held.statuses[row] == OK
+                and held.digests[row].any()  # an imported descriptor needs no photo
                 and path not in self._seen
                 and (everything or path.startswith(prefixes))
                 and not self._exists(row)

@@ -19,6 +19,7 @@ from imgrank.bundle import file
 from imgrank.bundle.images import mark_images
 from imgrank.errors import InputError
 from imgrank.images.scan import display
+from imgrank.records import OK
 from imgrank.steps.photos import REMOVED, BundlePhotos, open_photos
 
 _MAGIC = b"*?["
@@ -53,7 +54,7 @@ def remove(
         names: stored paths or paths that lead to a photo; folders, for all photos below; or patterns with *, ? and
             [...] over whole stored paths, in which * goes through folders.
         ids: of photos.
-        missing: also the photos that are not on the disk.
+        missing: also the photos that are not on the disk, but for those of imported descriptors that never were.
         root: folder of the photos, where it is not the one the bundle states.
         dry_run: change nothing.
 
@@ -104,7 +105,8 @@ def _row_of_id(photos: BundlePhotos, live: np.ndarray[tuple[int], np.dtype[np.bo
 
 
 def _lost(photos: BundlePhotos, live: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Ids:
-    rows = np.flatnonzero(live)
+    never_seen = (photos.statuses == OK) & ~photos.digests.any(axis=1)  # an imported descriptor needs no photo
+    rows = np.flatnonzero(live & ~never_seen)
     gone = np.array([not _there(photos.location(row)) for row in rows.tolist()], dtype=bool)
     if len(rows) and gone.all():
         raise InputError(

@@ -16,9 +16,11 @@ from imgrank.images.content import read_digest
 from imgrank.records import NO_DIGEST
 from imgrank.results import Hit, Ranking
 from imgrank.steps import import_descriptors as step
+from imgrank.steps.check import check
 from imgrank.steps.export_descriptors import export_descriptors
 from imgrank.steps.import_descriptors import import_descriptors
 from imgrank.steps.photos import open_photos
+from imgrank.steps.remove import remove
 from imgrank.steps.rerank import Reranker
 from imgrank.steps.second_stage import Request
 
@@ -119,6 +121,19 @@ def test_photos_below_the_root_are_known_and_the_others_have_never_been_seen(tmp
     assert (first.size, first.mtime_ns, first.digest) == (0, 0, NO_DIGEST)
     seen = read_digest(os.fsencode(tmp_path / "photos" / "sub" / "b.jpg"), "b")
     assert (second.size, second.mtime_ns, second.digest) == (seen.size, seen.mtime_ns, seen.digest)
+
+
+def test_photos_that_were_never_seen_are_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    (tmp_path / "photos" / "sub" / "b.jpg").write_bytes(b"what it holds does not matter")
+    (tmp_path / "photos" / "c.jpg").write_bytes(b"nor here")
+    names = ["sub/b.jpg", "a.jpg", "c.jpg"]
+    import_descriptors(write_ilias(tmp_path / "f.h5", names=names), tmp_path / "db.h5", root=tmp_path / "photos")
+    (tmp_path / "photos" / "c.jpg").unlink()
+    found = remove(tmp_path / "db.h5", missing=True)
+    assert [os.path.basename(path) for path in found.paths] == [b"c.jpg"]  # bytes
+    assert found.left == 2
+    assert {finding.code for finding in check(tmp_path / "db.h5").findings} == {"graph-missing"}
 
 
 def test_names_are_stored_relative_to_the_root(tmp_path: Path) -> None:
