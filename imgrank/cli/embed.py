@@ -60,7 +60,6 @@ def run_embed(
     moved = f" ({summary.moved} under another name)" if summary.moved else ""
     console.note(f"{summary.embedded} photos embedded, {summary.known} known already{moved}, {skipped}")
     if summary.gone:
-        console.note(
-            f"{summary.gone} photos are gone from the disk: they are not found any more, and kept until compact"
-        )
+        forget = f"`imgrank remove {output} --missing` forgets them"
+        console.note(f"{summary.gone} photos are gone from the disk and are not found any more; {forget}")
     return summary.skipped_count
