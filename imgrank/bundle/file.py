@@ -464,6 +464,7 @@ class Writer:
             yield from self._transaction()
 
     def _transaction(self) -> Iterator[h5py.File]:
+        recover(self.path)  # of a commit of this writer whose pages could not be copied in
         shadow = ShadowFile(self.path)
         try:
             root = h5py.File(shadow, "r+", libver=_LIBRARY_VERSIONS)

@@ -16,6 +16,8 @@ This module knows the first 48 bytes of an HDF5 file (where the committed end is
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import struct
@@ -261,7 +263,10 @@ class ShadowFile(_SeekableFile):
         }
         if changed:
             write_journal(self.path, Journal(self._size, self._superblock, changed))
-            apply_journal(self.path, self._fd)
+            # From here on the commit has happened. Where its pages cannot be copied in (a full disk that copies on
+            # write), readers lay the journal over the file, and the next transaction tries again.
+            with contextlib.suppress(OSError):
+                apply_journal(self.path, self._fd)
         self._discarding = True
         return len(changed) * PAGE
 
@@ -285,7 +290,8 @@ def apply_journal(path: Path, fd: int) -> None:
         with parse_lock(fd, exclusive=True, bundle=path):
             # The superblock goes last: until it is there, `belongs` still knows the file by the old one.
             for number in sorted(journal.pages, reverse=True):
-                os.pwrite(fd, journal.pages[number], number * PAGE)
+                if os.pwrite(fd, journal.pages[number], number * PAGE) != PAGE:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
             os.ftruncate(fd, journal.size)
             os.fsync(fd)
             journal_path(path).unlink()

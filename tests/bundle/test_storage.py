@@ -1,5 +1,6 @@
 """The commit scheme: a reader sees whole commits or nothing, also after a kill at any moment."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from imgrank.bundle import file, storage
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images
-from imgrank.bundle.journal import Journal, journal_path, read_journal, write_journal
+from imgrank.bundle.journal import PAGE, Journal, journal_path, read_journal, write_journal
 from imgrank.bundle.lock import lock_path
 from imgrank.bundle.provenance import Provenance
 from imgrank.errors import BundleLockedError, DamagedBundleError
@@ -113,6 +114,31 @@ def test_a_finished_journal_is_the_commit_even_if_no_page_was_copied(bundle: Pat
         add(writer)
     monkeypatch.undo()
     assert journal_path(bundle).exists()
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_commit_whose_pages_cannot_be_copied_in_has_happened(bundle: Path, monkeypatch, after: int) -> None:
+    before = check_whole(bundle)
+    real, written = os.pwrite, []
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if len(data) == PAGE and journal_path(bundle).exists():
+            written.append(offset)
+            if len(written) > after:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data, offset)
+
+    with file.Writer(bundle) as writer:
+        monkeypatch.setattr(os, "pwrite", full)
+        add(writer)
+        assert written
+        assert journal_path(bundle).exists()
+        now = check_whole(bundle)  # readers lay the journal over the file
+        assert now > before
+        monkeypatch.undo()
+        add(writer)  # the same writer goes on from there
+    assert check_whole(bundle) > now
+    assert not journal_path(bundle).exists()
 
 
 def test_readers_lay_the_journal_over_the_file_and_the_next_writer_copies_it_in(bundle: Path) -> None:
