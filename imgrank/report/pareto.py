@@ -70,6 +70,7 @@ def plot_pareto(points: Sequence[Point], quality: str, path: Path) -> None:
     axes.xaxis.set_major_formatter(lambda value, place: _size(value))
     axes.set_xlabel("bytes for a photo")
     axes.set_ylabel(quality)
+    axes.margins(x=0.15)  # room for the names of the largest
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 

@@ -72,6 +72,8 @@ def main() -> None:
                 if not made:
                     table[kind]["not made"] += 1
                     continue
+            if number % 500 == 1:
+                print(f"{number} of {chosen.count}, {len(faults)} faults", file=sys.stderr)
             started = time.monotonic()
             outcome = worker.try_(target, truth if number % 2 == 0 else None)
             slowest = max(slowest, time.monotonic() - started)
