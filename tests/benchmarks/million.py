@@ -1,6 +1,6 @@
 """A bundle of a million photos: opening, the first search, memory, adding 1,000, `check`.
 
-    python tests/benchmarks/million.py [--images 1000000] [--dim 256] [--folder DIR]
+    python tests/benchmarks/million.py [--images 1000000] [--dim 256] [--m 16] [--ef-construction 200] [--folder DIR]
 
 Descriptors are synthetic: unit vectors in 20,000 clusters. Each step is a process of its own, so that its peak of
 memory is its own. "descriptors" is the size of the vectors alone, to compare with.
@@ -23,6 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from imgrank.config import GraphSettings
+
+SETTINGS = GraphSettings()
 BLOCK = 50_000
 CLUSTERS = 20_000
 
@@ -32,11 +35,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--m", type=int, default=16)
+    parser.add_argument("--ef-construction", type=int, default=200)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--bundle", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.step:
+        global SETTINGS
+        SETTINGS = GraphSettings(m=chosen.m, ef_construction=chosen.ef_construction)
         seconds, facts = STEPS[chosen.step](chosen.bundle, chosen.images, chosen.dim)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"seconds": seconds, "peak": peak, "facts": facts}))
@@ -49,7 +56,8 @@ def main() -> None:
         print(f"{'step':24}{'seconds':>10}{'peak MiB':>10}{'file MiB':>10}")
         for step in STEPS:
             command = [sys.executable, __file__, "--step", step, "--bundle", bundle]
-            command += ["--images", chosen.images, "--dim", chosen.dim]
+            command += ["--images", chosen.images, "--dim", chosen.dim, "--m", chosen.m]
+            command += ["--ef-construction", chosen.ef_construction]
             done = subprocess.run(list(map(str, command)), capture_output=True, check=True)
             found = json.loads(done.stdout)
             size = bundle.stat().st_size / 2**20
@@ -110,7 +118,7 @@ def graph(bundle: Path, images: int, dim: int) -> tuple[float, str]:
     from imgrank.steps.build_index import build_index
 
     started = time.monotonic()
-    found = build_index(bundle)
+    found = build_index(bundle, SETTINGS)
     return time.monotonic() - started, f"{found.action}, recall@10 {found.recall:.4f}"
 
 
