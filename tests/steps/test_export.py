@@ -282,7 +282,7 @@ def test_hits_have_the_types_of_the_record(tmp_path: Path) -> None:
         (b'{"a":' + b"[" * 100_000, "line 1: not JSON"),
         (json.dumps(HIT | {"id": 2**64}).encode(), "line 1: id is 18446744073709551616"),
         (json.dumps(HIT | {"logit": "high"}).encode(), "line 1: logit is 'high'"),
-        (json.dumps(HIT | {"path": "\ud800"}).encode(), "line 1: path holds a character that no file name has"),
+        (json.dumps(HIT | {"path": "\ud800"}).encode(), "no file can be called"),
         (
             b'{"schema_version": 1, "query": "q", "rank": 1, "id": 1, "path": "p", "score": 1' + b"0" * 400 + b"}",
             "score",
