@@ -15,7 +15,7 @@ from imgrank.arrays import crc32
 from imgrank.bundle import layout
 from imgrank.bundle.attributes import int_attribute, text_attribute
 from imgrank.bundle.storage import ReadFile
-from imgrank.bundle.table import ColumnView, append, create_columns, view_columns
+from imgrank.bundle.table import ColumnView, append, child_of, create_columns, view_columns
 from imgrank.errors import DamagedBundleError
 
 
@@ -78,7 +78,7 @@ def view_arrays(file: ReadFile, group: h5py.Group, types: Mapping[str, tuple[str
     views: dict[str, ColumnView] = {}
     checksums: dict[str, int] = {}
     for name, (dtype, axes) in types.items():
-        dataset = group.get(name)
+        dataset = child_of(path, group, name)
         if dataset is None:
             continue
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim != axes:

@@ -3,63 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import h5py
 import numpy as np
 
 from imgrank.bundle import layout
-from imgrank.bundle.attributes import bytes_attribute, int_attribute, set_text, text_attribute
-from imgrank.bundle.checked import view_arrays
+from imgrank.bundle.attributes import set_text
 from imgrank.bundle.descriptors import DescriptorTable
 from imgrank.bundle.graph import GraphTable
-from imgrank.bundle.images import ImageTable
 from imgrank.bundle.journal import sync_folder
 from imgrank.bundle.lock import parse_lock, writer_lock
 from imgrank.bundle.probe import remember, require_parsable
-from imgrank.bundle.provenance import CREATED_BY, check_version, read_provenance
+from imgrank.bundle.provenance import CREATED_BY
 from imgrank.bundle.storage import ReadFile, ShadowFile, recover
-from imgrank.bundle.table import append, create_columns, same_length, view_columns
-from imgrank.bundle.tokens import TokenColumn, TokenTable, is_cache_name
-from imgrank.errors import (
-    BundleError,
-    DamagedBundleError,
-    FormatVersionError,
-    MissingGroupError,
-    NotABundleError,
-    OutdatedBundleError,
-    SettingsError,
-)
-
-Part = TypeVar("Part")
+from imgrank.bundle.structure import Structure, hdf5_errors, parse_structure
+from imgrank.bundle.table import append, create_columns
+from imgrank.bundle.tokens import TokenTable
+from imgrank.errors import BundleError, MissingGroupError, NotABundleError, OutdatedBundleError, SettingsError
 
 # Extensible-array chunk tables and version-3 superblocks, readable by HDF5 1.10 and newer.
 _LIBRARY_VERSIONS = ("v110", "v110")
 
 
 @dataclass(frozen=True, eq=False)
-class Bundle:
+class Bundle(Structure):
     """The last committed state of a bundle at the moment it was opened; later commits do not show."""
-
-    path: Path
-    file: ReadFile
-    version: int  # of the format
-    bundle_id: str
-    created_by: str
-    images: ImageTable
-    descriptor_table: DescriptorTable | None
-    graph_table: GraphTable | None
-    token_tables: dict[str, TokenTable] = field(default_factory=dict)
-    unfinished: dict[str, TokenTable] = field(default_factory=dict)  # caches that are to take the place of others
 
     @property
     def descriptors(self) -> DescriptorTable:
@@ -153,15 +130,15 @@ def parse(path: Path, faults: dict[str, BundleError] | None = None) -> Bundle:
         try:
             with parse_lock(file.fileno(), exclusive=False, bundle=path):
                 # A file that `compact` put in the place of this one would lend us its journal.
-                if not file.is_current():
-                    file.close()
-                    continue
-                file.freeze()
-                with _hdf5_errors(path), h5py.File(file, "r") as root:
-                    return _parse(path, file, root, faults)
+                if file.is_current():
+                    file.freeze()
+                    with hdf5_errors(path), h5py.File(file, "r") as root:
+                        return Bundle(**vars(parse_structure(path, file, root, faults)))
         except BaseException:
             file.close()
             raise
+        file.close()
+        _existing(path)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -171,195 +148,6 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     if not path.is_file():
         raise NotABundleError(path, "not a file")
     return path
-
-
-@contextlib.contextmanager
-def _hdf5_errors(path: Path) -> Iterator[None]:
-    """Turn what h5py raises on a malformed file into a typed error."""
-    try:
-        yield
-    except (
-        OSError,
-        RuntimeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        UnicodeDecodeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        raise DamagedBundleError(path, "HDF5 structure", f"cannot be read ({error}); restore a copy") from error
-
-
-def _parse(path: Path, file: ReadFile, root: h5py.File, faults: dict[str, BundleError] | None) -> Bundle:
-    if text_attribute(path, root, "format", "") != layout.FORMAT_NAME:
-        raise NotABundleError(path, "an HDF5 file, but not an imgrank bundle (no `format` attribute)")
-    version = int_attribute(path, root, "format-version")
-    if version > layout.FORMAT_VERSION:
-        raise FormatVersionError(path, "the bundle format", version, layout.FORMAT_VERSION)
-    images = _parse_images(path, file, root)
-    rows = len(images)
-
-    def part(name: str, parse_it: Callable[[], Part | None]) -> Part | None:
-        """Parse a part that the rest can do without; where faults are collected, one that fails is as if not there."""
-        try:
-            with _hdf5_errors(path):
-                return parse_it()
-        except BundleError as error:
-            if faults is None:
-                raise
-            faults[name] = error
-            return None
-
-    tables: dict[str, TokenTable] = {}
-    caches = part(f"/{layout.TOKENS}", lambda: _child(path, root, layout.TOKENS))
-    for name in _names(path, caches):
-        table = part(f"/{layout.TOKENS}/{name}", lambda name=name: _parse_cache(path, file, caches, name, rows))  # type: ignore[misc]
-        if table is not None:
-            tables[name] = table
-    unfinished = {name: tables.pop(name) for name in list(tables) if name.startswith(layout.UNFINISHED)}
-    return Bundle(
-        path=path,
-        file=file,
-        version=version,
-        bundle_id=text_attribute(path, root, "bundle-id"),
-        created_by=text_attribute(path, root, "created-by"),
-        images=images,
-        descriptor_table=part(f"/{layout.DESCRIPTORS}", lambda: _parse_descriptors(path, file, root, rows)),
-        graph_table=part(f"/{layout.GRAPH}", lambda: _parse_graph(path, file, root)),
-        token_tables=tables,
-        unfinished=unfinished,
-    )
-
-
-def _names(path: Path, group: h5py.Group | None) -> list[str]:
-    """Return the names of caches, each of which can be one."""
-    if group is None:
-        return []
-    if len(group) > layout.MAX_CACHES:
-        raise DamagedBundleError(path, group.name, f"holds {len(group)} caches, at most {layout.MAX_CACHES} can be")
-    names = [str(name) for name in group]
-    for name in names:
-        if not is_cache_name(name.removeprefix(layout.UNFINISHED)):
-            raise DamagedBundleError(path, group.name, f"has a cache {name!r}, which cannot be the name of one")
-    return names
-
-
-def _child(path: Path, parent: h5py.Group, name: str) -> h5py.Group | None:
-    """Return a subgroup, None when there is none; links that lead elsewhere are refused."""
-    link = parent.get(name, getlink=True)
-    if link is None:
-        return None
-    group = parent.get(name) if isinstance(link, h5py.HardLink) else None
-    if not isinstance(group, h5py.Group):
-        raise DamagedBundleError(path, f"{parent.name.rstrip('/')}/{name}", "is not a plain group")
-    return group
-
-
-def _parse_images(path: Path, file: ReadFile, root: h5py.File) -> ImageTable:
-    group = _child(path, root, layout.IMAGES)
-    if group is None:
-        raise DamagedBundleError(path, f"/{layout.IMAGES}", "missing")
-    images_version = check_version(path, group, layout.IMAGES_VERSION)
-    views = view_columns(file, group, layout.IMAGE_COLUMNS)
-    rows = len(views["id"])
-    if rows > layout.MAX_IMAGES:
-        raise DamagedBundleError(path, f"/{layout.IMAGES}", f"claims {rows} images")
-    per_image = {name: view for name, view in views.items() if name not in ("path-offsets", "path-bytes")}
-    same_length(file, layout.IMAGES, per_image, rows)
-    if len(views["path-offsets"]) != rows + 1:
-        raise DamagedBundleError(path, f"/{layout.IMAGES}/path-offsets", f"should have {rows + 1} rows")
-    root_path = bytes_attribute(path, group, "root", layout.MAX_ROOT)
-    return ImageTable(path, root_path, int_attribute(path, group, "next-id"), views, images_version)
-
-
-def _parse_descriptors(path: Path, file: ReadFile, root: h5py.File, rows: int) -> DescriptorTable | None:
-    group = _child(path, root, layout.DESCRIPTORS)
-    if group is None:
-        return None
-    provenance = read_provenance(path, group, layout.DESCRIPTORS_VERSION)
-    shape = group["vectors"].shape
-    dim = shape[1] if len(shape) == 2 else 0
-    if not 0 < dim <= layout.MAX_DIM:
-        raise DamagedBundleError(path, f"/{layout.DESCRIPTORS}/vectors", f"has shape {shape}")
-    views = view_columns(file, group, layout.descriptor_columns(dim))
-    same_length(file, layout.DESCRIPTORS, views, rows)
-    origin = text_attribute(path, group, layout.IMPORTED_ATTRIBUTE, "")
-    inner = _child(path, group, layout.PROJECTION)
-    if inner is None:
-        return DescriptorTable(path, provenance, views, imported_from=origin)
-    advice = "restore a copy, or index the photos into a new file"
-    arrays = view_arrays(file, inner, layout.PROJECTION_ARRAYS, advice)
-    shapes = {name: view.shape for name, view in arrays.columns.items()}
-    if "mean" not in shapes or shapes.get("basis") != (*shapes["mean"], dim):
-        raise DamagedBundleError(path, inner.name, f"has arrays of shape {shapes}; {advice}")
-    return DescriptorTable(path, provenance, views, arrays, origin)
-
-
-def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | None:
-    group = _child(path, root, layout.GRAPH)
-    if group is None:
-        return None
-    provenance = read_provenance(path, group, layout.GRAPH_VERSION)
-    types: dict[str, tuple[str, int]] = {}
-    for name in list(group)[:32]:  # a graph is a handful of arrays
-        dataset = group[name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.ndim not in (1, 2) or dataset.dtype.kind not in "iu":
-            raise DamagedBundleError(path, f"/{layout.GRAPH}/{name}", "is not an integer array")
-        types[name] = (dataset.dtype.str, dataset.ndim)
-    checked = view_arrays(file, group, types, "run `imgrank index` to build it again")
-    own = {layout.VERSION_ATTRIBUTE, *layout.PROVENANCE_ATTRIBUTES}
-    numbers = {name: int_attribute(path, group, name) for name in list(group.attrs)[:64] if name not in own}
-    return GraphTable(path, provenance, checked, numbers)
-
-
-def _parse_cache(path: Path, file: ReadFile, caches: h5py.Group, name: str, rows: int) -> TokenTable:
-    where = f"/{layout.TOKENS}/{name}"
-    group = _child(path, caches, name)
-    columns_group = _child(path, group, "columns") if group is not None else None
-    if group is None or columns_group is None:
-        raise DamagedBundleError(path, where, "has no columns")
-    provenance = read_provenance(path, group, layout.TOKENS_VERSION)
-    images = view_columns(file, group, layout.TOKEN_IMAGE_COLUMNS)
-    cached = len(images["crc32"])
-    same_length(file, where[1:], {key: view for key, view in images.items() if key != "offsets"}, cached)
-    if len(images["offsets"]) != cached + 1 or cached > rows:
-        raise DamagedBundleError(path, f"{where}/offsets", "does not match the images")
-    token_columns = _token_columns(path, where, text_attribute(path, group, "columns"))
-    columns = view_columns(file, columns_group, [layout.Column(c.name, c.dtype, c.tail) for c in token_columns])
-    codebooks, proof = _child(path, group, layout.CODEBOOKS), _child(path, group, layout.PROOF)
-    advice = "restore a copy, or make the cache again with `imgrank cache-tokens --overwrite`"
-    return TokenTable(
-        path=path,
-        name=name,
-        kind=text_attribute(path, group, "kind"),
-        codec=text_attribute(path, group, "codec"),
-        provenance=provenance,
-        token_columns=token_columns,
-        images=images,
-        columns=columns,
-        codebooks=None if codebooks is None else view_arrays(file, codebooks, layout.CODEBOOK_ARRAYS, advice),
-        proof=None if proof is None else view_arrays(file, proof, layout.PROOF_ARRAYS, advice),
-        version=int_attribute(path, group, layout.VERSION_ATTRIBUTE),
-    )
-
-
-def _token_columns(path: Path, where: str, text: str) -> tuple[TokenColumn, ...]:
-    """Read the attribute that lists the columns: few, of plain numbers."""
-    try:
-        listed = json.loads(text)
-        columns = tuple(TokenColumn(str(name), str(dtype), tuple(map(int, tail))) for name, dtype, tail in listed)
-        types = [np.dtype(column.dtype) for column in columns]
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DamagedBundleError(path, f"{where}@columns", f"cannot be read ({error})") from error
-    plain = all(dtype.kind in "iuf" and dtype.isnative and dtype.subdtype is None for dtype in types)
-    small = len(columns) <= layout.MAX_COLUMNS and all(
-        len(column.tail) <= 2 and all(0 < size <= layout.MAX_DIM for size in column.tail) for column in columns
-    )
-    names = {column.name for column in columns}
-    if not plain or not small or len(names) != len(columns) or not all(map(is_cache_name, names)):
-        raise DamagedBundleError(path, f"{where}@columns", "lists what cannot be columns of tokens")
-    return columns
 
 
 def create(path: str | os.PathLike[str], *, root: bytes, bundle_id: str | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -143,6 +144,20 @@ def read_scattered(view: ColumnView, starts: npt.NDArray[np.int64], stops: npt.N
     return rows
 
 
+def child_of(path: Path, group: h5py.Group, name: str) -> Any:
+    """Return the object of a name in a group, None where there is none.
+
+    Raises:
+        DamagedBundleError: the name is a soft or external link; it is not followed, not even to look.
+    """
+    link = group.get(name, getlink=True)
+    if link is None:
+        return None
+    if not isinstance(link, h5py.HardLink):
+        raise DamagedBundleError(path, f"{group.name.rstrip('/')}/{name}", "is a link that leads elsewhere")
+    return group.get(name)
+
+
 def view_column(file: ReadFile, group: h5py.Group, column: Column) -> ColumnView:
     """Check one dataset against its description and learn where its rows are.
 
@@ -154,10 +169,8 @@ def view_column(file: ReadFile, group: h5py.Group, column: Column) -> ColumnView
     def damaged(reason: str) -> DamagedBundleError:
         return DamagedBundleError(file.path, name, f"{reason}; run `imgrank index` on the photos again")
 
-    dataset = group.get(column.name)
-    if not isinstance(dataset, h5py.Dataset) or isinstance(
-        group.get(column.name, getlink=True), h5py.ExternalLink | h5py.SoftLink
-    ):
+    dataset = child_of(file.path, group, column.name)
+    if not isinstance(dataset, h5py.Dataset):
         raise damaged("missing")
     if dataset.dtype != np.dtype(column.dtype):
         raise damaged(f"has type {dataset.dtype}, should be {np.dtype(column.dtype)}")

@@ -1,6 +1,7 @@
 """The specification and the program agree: the independent reader of docs/format.md, and hostile files."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -220,3 +221,24 @@ def test_mutated_files_give_a_bundle_or_a_typed_error(bundle: Path) -> None:
         except BundleError:
             refused += 1
     assert refused > 0
+
+
+@pytest.mark.parametrize("name", ["images", "images/id", "descriptors/vectors", "graph/links", "tokens/local"])
+@pytest.mark.parametrize("link", [h5py.SoftLink("/images/id"), h5py.ExternalLink("other.h5", "/images/id")])
+def test_links_are_not_followed(bundle: Path, monkeypatch, name: str, link: object) -> None:
+    shutil.copy(bundle, bundle.with_name("other.h5"))
+    monkeypatch.chdir(bundle.parent)
+
+    def edit(root: h5py.File) -> None:
+        del root[name]
+        root[name] = link
+
+    change(bundle, edit)
+    opened: list[object] = []
+    real = h5py.Group.get
+    monkeypatch.setattr(h5py.Group, "get", lambda self, key, *rest, **how: opened.append((self.name, key, how))
+                        or real(self, key, *rest, **how))  # fmt: skip
+    with pytest.raises(DamagedBundleError, match="leads elsewhere"):
+        file.parse(bundle)
+    parent, _, own = f"/{name}".rpartition("/")
+    assert (parent or "/", own, {}) not in opened  # only its kind was asked for

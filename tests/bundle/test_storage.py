@@ -18,7 +18,7 @@ from imgrank.bundle.images import append_images
 from imgrank.bundle.journal import PAGE, Journal, journal_path, read_journal, write_journal
 from imgrank.bundle.lock import lock_path
 from imgrank.bundle.provenance import Provenance
-from imgrank.errors import BundleLockedError, DamagedBundleError
+from imgrank.errors import BundleLockedError, DamagedBundleError, NotABundleError
 from imgrank.records import ImageRecord
 
 DIM = 8
@@ -114,6 +114,23 @@ def test_a_finished_journal_is_the_commit_even_if_no_page_was_copied(bundle: Pat
         add(writer)
     monkeypatch.undo()
     assert journal_path(bundle).exists()
+
+
+def test_a_file_that_was_replaced_while_it_was_opened_is_opened_again(bundle: Path, monkeypatch) -> None:
+    answers = [False, False, True]
+    monkeypatch.setattr(storage.ReadFile, "is_current", lambda self: answers.pop(0))
+    assert check_whole(bundle) == 10
+    assert answers == []
+
+
+def test_a_file_that_goes_while_it_is_opened_is_named(bundle: Path, monkeypatch) -> None:
+    def gone(self: storage.ReadFile) -> bool:
+        bundle.unlink()
+        return False
+
+    monkeypatch.setattr(storage.ReadFile, "is_current", gone)
+    with pytest.raises(NotABundleError, match="no such file"):
+        file.read(bundle)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
