@@ -6,7 +6,6 @@ when its graph is built.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.arrays import Ids, offsets_of
+from imgrank.arrays import Ids
 from imgrank.bundle import file
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, set_next_id
@@ -26,7 +25,7 @@ from imgrank.config import GraphSettings
 from imgrank.errors import InputError
 from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.steps.build_index import GraphState, build_index
-from imgrank.steps.proof import read_proof
+from imgrank.steps.proof import joined, read_proof
 
 PART = 1024  # rows of one commit
 _ROOM = 1.05  # of the bytes that are copied, so much must be free
@@ -197,13 +196,7 @@ def _joined_proof(name: str, sources: Sequence[Source], copied: int) -> tuple[di
             new_row[new_row >= copied] = -1
             parts += _proof_queries(table.proof.read(), new_row)
         base += len(source.rows)
-    if not parts:
-        return None
-    together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key != "candidates"}
-    pairs = [np.stack([np.full(len(part["candidates"]), n), part["candidates"]], 1) for n, part in enumerate(parts)]
-    together["offsets"] = offsets_of([len(part["codes"]) for part in parts])
-    together["pairs"] = np.concatenate(pairs).astype("<u4")
-    return together, facts
+    return (joined(parts), facts) if parts else None
 
 
 def _proof_queries(arrays: dict[str, npt.NDArray[Any]], new_row: Ids) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -222,14 +215,3 @@ def _proof_queries(arrays: dict[str, npt.NDArray[Any]], new_row: Ids) -> Iterato
             "candidates": candidates[mine],
             "logits": arrays["logits"][mine],
         }
-
-
-def refuse_present(paths: Sequence[Path], force: bool) -> None:
-    """Raise where a file would be written over.
-
-    Raises:
-        InputError: there is one, and `force` is not set.
-    """
-    there = [path for path in paths if os.path.lexists(path)]
-    if there and not force:
-        raise InputError(f"{there[0]} is there already; choose another name, or give --force to write over it")

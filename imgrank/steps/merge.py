@@ -16,8 +16,9 @@ from imgrank.bundle import file
 from imgrank.bundle.tokens import TokenTable
 from imgrank.errors import SettingsError
 from imgrank.progress import SILENT, Reporter
-from imgrank.steps.copy_rows import PathOf, Source, copy_bundle, refuse_present
+from imgrank.steps.copy_rows import PathOf, Source, copy_bundle
 from imgrank.steps.one_encoder import check_one_encoder
+from imgrank.steps.outputs import check_free
 from imgrank.steps.paths import is_below
 from imgrank.steps.photos import REMOVED
 
@@ -54,11 +55,11 @@ def merge(bundles: Sequence[Path], target: Path, *, force: bool = False, reporte
 
     Raises:
         MismatchError: their descriptors were made by different encoders.
-        SettingsError: the target is one of them, or one comes twice.
-        InputError: the target is there already, or the disk has no room.
+        SettingsError: the target is one of them or is there already, or one comes twice.
+        InputError: the disk has no room.
     """
     _check_distinct(bundles, target)
-    refuse_present([target], force)
+    check_free(target, force=force, bundle=True)
     summary = MergeSummary()
     with ExitStack() as stack:
         stack.enter_context(file.Writer(target))

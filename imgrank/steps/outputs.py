@@ -28,8 +28,17 @@ def check_output(path: Path, ending: str, *, force: bool) -> None:
     check_free(path, force=force)
 
 
-def check_free(path: Path, *, force: bool) -> None:
-    """Find out whether a name may be taken; raises as `check_output` does."""
+def check_free(path: Path, *, force: bool, bundle: bool = False) -> None:
+    """Find out whether a name may be taken.
+
+    Args:
+        path: of the file.
+        force: whether a file that is there may be replaced.
+        bundle: whether it will be a bundle. Only bundles are replaced by one, and no other file replaces a bundle.
+
+    Raises:
+        SettingsError: no such folder, or something is there that may not be replaced.
+    """
     if not path.absolute().parent.is_dir():
         raise SettingsError(f"{path}: its folder does not exist; make it first, or choose another place")
     if not os.path.lexists(path):
@@ -38,8 +47,9 @@ def check_free(path: Path, *, force: bool) -> None:
         raise SettingsError(f"{path} is there already; choose another name, or give --force to replace it")
     if not path.is_file():
         raise SettingsError(f"{path} is there already and is not a file; choose another name")
-    if is_hdf5(path):  # nothing that is exported is HDF5, but every bundle is
-        raise SettingsError(f"{path} is an HDF5 file, perhaps a bundle; --force does not replace it")
+    if is_hdf5(path) != bundle:
+        kind = "not an HDF5 file, so no bundle" if bundle else "an HDF5 file, perhaps a bundle"
+        raise SettingsError(f"{path} is {kind}; --force does not replace it")
 
 
 @contextlib.contextmanager

@@ -78,3 +78,14 @@ def openable(relative: bytes, root: bytes) -> bytes:
     absolute = os.path.join(root, relative)  # noqa: PTH118
     here = os.fsencode(Path.cwd())
     return os.path.relpath(absolute, here) if is_below(absolute, here) else absolute
+
+
+def may_exist(path: bytes) -> bool:
+    """Return whether there is a file of a name; also where a folder that may not be looked into hides it."""
+    try:
+        os.lstat(path)  # bytes
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True

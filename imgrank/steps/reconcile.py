@@ -22,7 +22,7 @@ from imgrank.errors import ImageError
 from imgrank.images.content import read_digest
 from imgrank.images.scan import display
 from imgrank.records import OK, status_of
-from imgrank.steps.paths import RelativePaths, is_below
+from imgrank.steps.paths import RelativePaths, is_below, may_exist
 from imgrank.steps.photos import REMOVED
 
 MISSING = status_of("missing")
@@ -184,14 +184,7 @@ class _Comparison:
                 yield row
 
     def _exists(self, row: int) -> bool:
-        """Return whether there is a file of a row's name, or none can be told."""
-        try:
-            os.lstat(os.path.join(self._root, self._held.paths[row]))  # noqa: PTH118  # bytes
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:
-            return True
-        return True
+        return may_exist(os.path.join(self._root, self._held.paths[row]))  # noqa: PTH118  # bytes
 
 
 def _stat(path: bytes) -> os.stat_result | None:

@@ -7,7 +7,6 @@ descriptor and tokens.
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from imgrank.bundle.images import mark_images
 from imgrank.errors import InputError
 from imgrank.images.scan import display
 from imgrank.records import OK
+from imgrank.steps.paths import may_exist
 from imgrank.steps.photos import REMOVED, BundlePhotos, open_photos
 
 _MAGIC = b"*?["
@@ -107,7 +107,7 @@ def _row_of_id(photos: BundlePhotos, live: np.ndarray[tuple[int], np.dtype[np.bo
 def _lost(photos: BundlePhotos, live: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Ids:
     never_seen = (photos.statuses == OK) & ~photos.digests.any(axis=1)  # an imported descriptor needs no photo
     rows = np.flatnonzero(live & ~never_seen)
-    gone = np.array([not _there(photos.location(row)) for row in rows.tolist()], dtype=bool)
+    gone = np.array([not may_exist(photos.location(row)) for row in rows.tolist()], dtype=bool)
     if len(rows) and gone.all():
         raise InputError(
             f"not one photo of {photos.bundle.path} is below {display(photos.root)}; if they moved, "
@@ -115,13 +115,3 @@ def _lost(photos: BundlePhotos, live: np.ndarray[tuple[int], np.dtype[np.bool_]]
         )
     found: Ids = rows[gone]
     return found
-
-
-def _there(path: bytes) -> bool:
-    try:
-        os.lstat(path)  # bytes
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True  # a folder that may not be looked into says nothing of what is in it
-    return True

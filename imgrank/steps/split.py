@@ -10,7 +10,8 @@ import numpy as np
 from imgrank.bundle import file
 from imgrank.errors import SettingsError
 from imgrank.progress import SILENT, Reporter
-from imgrank.steps.copy_rows import Source, as_it_is, copy_bundle, refuse_present
+from imgrank.steps.copy_rows import Source, as_it_is, copy_bundle
+from imgrank.steps.outputs import check_free
 from imgrank.steps.paths import choose_root
 from imgrank.steps.photos import REMOVED
 
@@ -31,13 +32,14 @@ def split(
         Their paths, `NAME-01-of-04.h5` and so on.
 
     Raises:
-        SettingsError: there are fewer photos than shards.
-        InputError: one is there already, or the disk has no room.
+        SettingsError: there are fewer photos than shards, or one is there already.
+        InputError: the disk has no room.
     """
     width = max(2, len(str(shards)))
     folder = bundle.parent if folder is None else folder
     targets = [folder / f"{bundle.stem}-{n:0{width}}-of-{shards:0{width}}{bundle.suffix}" for n in range(1, shards + 1)]
-    refuse_present(targets, force)
+    for target in targets:
+        check_free(target, force=force, bundle=True)
     with file.read(bundle) as opened:
         rows = np.flatnonzero(opened.images.statuses() != REMOVED)
         if len(rows) < shards:
