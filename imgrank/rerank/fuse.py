@@ -1,4 +1,4 @@
-"""One order from similarity and probability.
+"""One order from several opinions: similarity and probability of one ranking, or the places of several rankings.
 
 score = lambda * similarity + (1 - lambda) * probability for the re-ranked candidates and lambda * similarity for the
 rest (arXiv:2604.13268, section 4, with lambda = 0.5). The paper states the sum for the re-ranked ones only; the second
@@ -7,14 +7,19 @@ part is ours: a probability is at least 0, so the list as a whole stays in order
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from imgrank.errors import SettingsError
+from imgrank.errors import InputError, SettingsError
 from imgrank.rerank.base import PairScores
 from imgrank.results import Hit, Ranking, renumber
+
+Key = TypeVar("Key", bound=Hashable)
+RRF_K = 60  # of the paper
 
 
 def fuse(
@@ -71,3 +76,54 @@ def check_lambda(lam: float) -> None:
 def fused_score(similarity: float, value: float, lam: float) -> float:
     """Return lambda * similarity + (1 - lambda) * value: rounded once, to float32, and falling in neither."""
     return float(np.float32(lam * float(np.float32(similarity)) + (1.0 - lam) * float(np.float32(value))))
+
+
+def reciprocal_rank_fusion(
+    rankings: Sequence[Sequence[Key]], k: float = RRF_K, weights: Sequence[float] | None = None
+) -> list[tuple[Key, float]]:
+    """Return the keys of several rankings in one order: score = sum over the rankings of weight / (k + rank).
+
+    A ranking that lacks a key adds nothing to it. Sums are rounded once, so keys whose ranks are the same in another
+    order get the same score. Ties go to the key that comes first when the rankings are read one after the other.
+
+    Args:
+        rankings: each best first, and each key at most once in it.
+        k: at least 0; the larger it is, the less the first places stand out.
+        weights: one for each ranking, at least 0; None: 1 each.
+
+    Returns:
+        (key, score), best first; a key appears once.
+
+    Raises:
+        SettingsError: `k` or a weight is negative or not finite, or there are more or fewer weights than rankings.
+        InputError: a ranking has a key twice.
+
+    Source:
+        Cormack, Clarke and Buettcher, Reciprocal rank fusion outperforms Condorcet and individual rank learning
+        methods, SIGIR 2009. Weights are a usual addition and not of the paper.
+    """
+    if not (math.isfinite(k) and k >= 0):
+        raise SettingsError(f"k of reciprocal rank fusion is {k}; choose a number from 0, {RRF_K} is usual")
+    parts: dict[Key, list[float]] = {}  # in the order in which keys are first met
+    for ranking, weight in zip(rankings, checked_weights(weights, len(rankings)), strict=True):
+        if len(set(ranking)) != len(ranking):
+            raise InputError("a ranking to be fused has the same photo twice")
+        for rank, key in enumerate(ranking, 1):
+            parts.setdefault(key, []).append(weight / (k + rank))
+    scores = [(key, math.fsum(part)) for key, part in parts.items()]
+    return sorted(scores, key=lambda pair: -pair[1])  # stable
+
+
+def checked_weights(weights: Sequence[float] | None, count: int) -> Sequence[float]:
+    """Return one weight for each of `count` rankings.
+
+    Raises:
+        SettingsError: a weight is negative or not finite, or there is another number of them.
+    """
+    if weights is None:
+        return [1.0] * count
+    if len(weights) != count:
+        raise SettingsError(f"{len(weights)} weights for {count} rankings; give one for each, in their order")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise SettingsError(f"weights {', '.join(map(str, weights))}: each is a number from 0")
+    return weights

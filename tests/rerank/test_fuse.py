@@ -1,14 +1,16 @@
 """Fused scores: worked numbers, and a list that stays in order."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from imgrank.errors import ImgrankError, SettingsError
+from imgrank.errors import ImgrankError, InputError, SettingsError
 from imgrank.rerank.base import PairScores
-from imgrank.rerank.fuse import fuse
+from imgrank.rerank.fuse import fuse, reciprocal_rank_fusion
 from imgrank.results import Hit, Ranking
 
 
@@ -74,3 +76,43 @@ def test_the_list_stays_in_order_of_its_scores(similarities, values, looked_at, 
     scores = [hit.score for hit in fused.hits]
     assert scores == sorted(scores, reverse=True)
     assert sorted(hit.id for hit in fused.hits) == list(range(len(similarities)))
+
+
+def test_reciprocal_rank_fusion_by_hand() -> None:
+    # a: 1/61 + 1/63, b: 1/62 + 1/61, c: 1/63, d: 1/62.
+    fused = reciprocal_rank_fusion([["a", "b", "c"], ["b", "d", "a"]])
+    assert [key for key, _ in fused] == ["b", "a", "d", "c"]
+    assert [score for _, score in fused] == pytest.approx([0.0325225, 0.0322664, 0.0161290, 0.0158730], abs=1e-7)
+
+
+def test_weights_and_k_of_reciprocal_rank_fusion_by_hand() -> None:
+    # k = 1: a = 2/2 + 0.5/3, b = 2/3 + 0.5/2.
+    fused = dict(reciprocal_rank_fusion([["a", "b"], ["b", "a"]], k=1, weights=[2, 0.5]))
+    assert fused == pytest.approx({"a": 7 / 6, "b": 11 / 12})
+
+
+def test_ranks_in_another_order_are_a_tie_and_go_to_the_key_met_first() -> None:
+    # 1/61 + 1/62 + 1/63 three times; sums of floats in these orders differ in the last bit.
+    rankings = [["c", "a", "b"], ["a", "b", "c"], ["b", "c", "a"]]
+    fused = reciprocal_rank_fusion(rankings)
+    assert [key for key, _ in fused] == ["c", "a", "b"]
+    assert len({score for _, score in fused}) == 1
+
+
+@given(st.lists(st.lists(st.integers(0, 20), unique=True, max_size=12), max_size=5))
+def test_one_ranking_keeps_its_order_and_every_key_appears_once(rankings: list[list[int]]) -> None:
+    fused = reciprocal_rank_fusion(rankings)
+    assert sorted(key for key, _ in fused) == sorted(set().union(*rankings))
+    for ranking in rankings:
+        assert [key for key, _ in reciprocal_rank_fusion([ranking])] == ranking
+    worth = [sum(1 / (60 + ranking.index(key) + 1) for ranking in rankings if key in ranking) for key, _ in fused]
+    assert [score for _, score in fused] == pytest.approx(worth)
+
+
+def test_reciprocal_rank_fusion_refuses_nonsense() -> None:
+    for wrong in ({"k": -1}, {"k": math.nan}, {"weights": [1]}, {"weights": [1, -1]}, {"weights": [1, math.inf]}):
+        with pytest.raises(SettingsError):
+            reciprocal_rank_fusion([["a"], ["b"]], **wrong)
+    with pytest.raises(InputError, match="twice"):
+        reciprocal_rank_fusion([["a", "a"]])
+    assert reciprocal_rank_fusion([]) == reciprocal_rank_fusion([[], []]) == []
