@@ -25,6 +25,7 @@ ScorerName = Literal["auto", "mllm", "maxsim", "geometric"]
 Task = Literal["object", "landmark", "artwork", "product"]
 PromptLayout = Literal["images-first", "instruction-first"]
 ProfileChoice = Literal["auto", "none", "qwen3-vl-reranker", "lamra-rank", "lamra-rank-qwen2.5vl"]
+Fuse = Literal["mean", "max", "rrf"]
 OutputFormat = Literal["table", "jsonl", "tsv", "trec", "paths"]
 
 
@@ -121,6 +122,19 @@ class SearchSettings(Settings):
     top_k: int = 100
     ef: int = 0  # candidates the graph search keeps; 0 takes max(2 k, 128)
     exact: bool = False
+    exclude_self: bool = False  # leave out photos that are the query: the same file, or the same content
+    collapse: bool = False  # fold hits that are copies of a better one into it
+    copies_at: float = 0.95  # similarity from which two photos are copies
+    expand: int = 0  # neighbours of the query that are added to it (alpha query expansion)
+    expand_alpha: float = 3.0  # their weights are their similarities to this power
+
+
+@dataclass(frozen=True)
+class Thresholds(Settings):
+    """What a hit must reach to be kept; None: anything."""
+
+    min_score: float | None = None
+    min_probability: float | None = None  # only hits that were looked at again have one
 
 
 @dataclass(frozen=True)

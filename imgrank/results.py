@@ -1,9 +1,10 @@
 """Ranked hits: the one record that `search` writes and `rerank` reads, and its text forms.
 
 A hit says `schema_version, query, rank, id, path, score, similarity`, and after re-ranking also `scorer`, and
-`probability`, `logit` and `disagreement` where that scorer defines them; where several bundles were searched, `bundle`.
-Numbers are float32 and written with the
-fewest digits that read back as the same float32, so a ranking survives a pipe bit for bit.
+`probability`, `logit` and `disagreement` where that scorer defines them; where several bundles were searched, `bundle`;
+where several photos are one query, `photos` and `fuse`; where copies of a photo were folded into it, `collapsed`.
+Numbers are float32 and written with the fewest digits that read back as the same float32, so a ranking survives a pipe
+bit for bit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
 
+from imgrank.config import Thresholds
 from imgrank.errors import RecordError
 
 SCHEMA_VERSION = 1
@@ -28,7 +30,7 @@ MAX_LINE = 2**20  # bytes of one record; a longer line is refused before it is p
 class Hit:
     """One database photo in the ranking of one query."""
 
-    query: bytes  # path of the query photo, as given
+    query: bytes  # path of the query photo, as given; of a part of it, with a fragment (`imgrank.boxes`)
     rank: int  # 1 for the best
     id: int  # of the photo in the bundle
     path: bytes  # that can be opened from the working directory
@@ -39,6 +41,9 @@ class Hit:
     logit: float | None = None  # z_same - z_different
     disagreement: float | None = None  # of the logits of both orders of the pair
     bundle: bytes | None = None  # path of the bundle that the id is of, as given, where there are several
+    photos: tuple[bytes, ...] = ()  # all photos of a query of several; `query` is then the first
+    fuse: str | None = None  # one of `imgrank.config.Fuse`: how they were made one
+    collapsed: tuple[bytes, ...] = ()  # paths of further photos that are copies of this one
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's fields in their documented order; absent ones are left out."""
@@ -61,6 +66,10 @@ class Hit:
             record["disagreement"] = _short(self.disagreement)
         if self.bundle is not None:
             record["bundle"] = os.fsdecode(self.bundle)
+        if self.photos:
+            record |= {"photos": [os.fsdecode(name) for name in self.photos], "fuse": self.fuse}
+        if self.collapsed:
+            record["collapsed"] = [os.fsdecode(path) for path in self.collapsed]
         return record
 
     def to_json(self) -> str:
@@ -226,11 +235,19 @@ def _hit_of_json(line: bytes, source: str, number: int) -> Hit:
         return None if record.get(name) is None else real(name)
 
     def path(name: str) -> bytes:
-        text: str = field(name, str)
+        return name_of(name, field(name, str))
+
+    def name_of(name: str, text: str) -> bytes:
         try:
             return os.fsencode(text)
         except UnicodeEncodeError as error:  # a surrogate that stands for no byte
             raise RecordError(source, number, f"{name} is {text!r}, which no file can be called") from error
+
+    def paths(name: str) -> tuple[bytes, ...]:
+        values = field(name, list) if name in record else []
+        if not all(isinstance(value, str) for value in values):
+            raise RecordError(source, number, f"{name} is {values!r}; expected paths")
+        return tuple(name_of(name, value) for value in values)
 
     return Hit(
         query=path("query"),
@@ -244,6 +261,9 @@ def _hit_of_json(line: bytes, source: str, number: int) -> Hit:
         logit=real_or_none("logit"),
         disagreement=real_or_none("disagreement"),
         bundle=path("bundle") if "bundle" in record else None,
+        photos=paths("photos"),
+        fuse=field("fuse", str) if "photos" in record else None,
+        collapsed=paths("collapsed"),
     )
 
 
@@ -262,6 +282,20 @@ def _hit_of_trec(line: bytes, source: str, number: int) -> Hit:
 def renumber(query: bytes, hits: Iterable[Hit]) -> Ranking:
     """Return hits in the order given, ranked from 1."""
     return Ranking(query, tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)))
+
+
+def above(ranking: Ranking, thresholds: Thresholds) -> Ranking:
+    """Return the hits that reach what is asked for, ranked from 1; a hit without a probability reaches none."""
+    score, probability = thresholds.min_score, thresholds.min_probability
+    if score is None and probability is None:
+        return ranking
+    kept = [
+        hit
+        for hit in ranking.hits
+        if (score is None or hit.score >= score)
+        and (probability is None or (hit.probability is not None and hit.probability >= probability))
+    ]
+    return renumber(ranking.query, kept)
 
 
 def read_ids(stream: BinaryIO, *, source: str = "the list of ids") -> Iterator[int]:

@@ -14,6 +14,7 @@ SHARED = {
     "devices",
     "errors",
     "arrays",
+    "boxes",
     "progress",
     "version",
     "checkpoints",

@@ -273,6 +273,16 @@ scorer_options = together(
     click.option("--compile", "compiled", is_flag=True, help="Compile layers first: a slow start, for a GPU."),
 )
 
+threshold_options = together(
+    click.option("--min-score", type=float, metavar="S", help="Print only hits of at least this score."),
+    click.option(
+        "--min-probability",
+        type=click.FloatRange(0, 1),
+        metavar="P",
+        help="Print only re-ranked hits of at least this probability.",
+    ),
+)
+
 output_options = together(
     click.option(
         "--format",

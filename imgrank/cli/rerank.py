@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from imgrank.cli import options
-from imgrank.config import DecodeSettings, RerankSettings
+from imgrank.config import DecodeSettings, RerankSettings, Thresholds
 
 
 @click.command(short_help="Re-order the hits of a search.")
@@ -29,6 +29,7 @@ from imgrank.config import DecodeSettings, RerankSettings
     help="Folder that relative query paths are below.",
 )
 @click.option("-0", "--null", is_flag=True, help="Printed records end in NUL instead of newline.")
+@options.threshold_options
 @options.output_options
 @options.device_option
 @options.decode_options
@@ -58,7 +59,8 @@ def command(bundle: Path, top: int, **chosen: Any) -> int:
     if sys.stdin.isatty():
         console.note("reading hits from the terminal; pipe them in: imgrank search ... | imgrank rerank ...")
     rankings = read_rankings(options.own_input())
-    for ranking in rerank_rankings(rankings, reranker, queries_root=chosen["queries_root"]):
+    kept = Thresholds(chosen["min_score"], chosen["min_probability"])
+    for ranking in rerank_rankings(rankings, reranker, queries_root=chosen["queries_root"], thresholds=kept):
         output.write(ranking)
     console.scored(reranker.work, reranker.stage.scorer.name)
     return options.NOTHING_FOUND if chosen["exit_status"] and output.hits == 0 else 0

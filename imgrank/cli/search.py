@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from imgrank.cli import options
+from imgrank.cli import options, query_options
 from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
 
 
 @click.command(short_help="Find photos of the same thing.")
 @options.bundle_argument
 @click.argument("queries", nargs=-1, type=click.Path(path_type=bytes))
+@query_options.query_options
 @options.with_option
 @click.option(
     "-k",
@@ -52,6 +53,8 @@ from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
     "their paths.",
 )
 @options.list_options
+@query_options.selection_options
+@options.threshold_options
 @options.output_options
 @options.device_option
 @options.decode_options
@@ -66,39 +69,41 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     \b
     Example:
         imgrank search db.h5 vase.jpg --rerank 50
+        imgrank search db.h5 room.jpg --box 310,120,200,340 -k 10
+        imgrank search db.h5 front.jpg back.jpg --fuse mean
+        imgrank search db.h5 --id 17 --filter 'paintings/*' --collapse
         imgrank search 2023.h5 vase.jpg --with 2024.h5 --with 2025.h5
         find queries -name '*.jpg' | imgrank search db.h5 - -k 10 --format tsv
         imgrank search ilias.h5 --descriptors queries.hdf5 | imgrank rerank ilias.h5 --queries-root ./ilias
     """
     from imgrank.cli.console import Console, Output
     from imgrank.errors import ImageError, InputError
-    from imgrank.images.scan import scan
     from imgrank.steps.collection import open_collection
     from imgrank.steps.rerank import Reranker
     from imgrank.steps.search import Searcher
 
-    if top is None and (chosen["top_only"] or chosen["time_budget"] or chosen["symmetric"]):
-        raise click.UsageError("--top-only, --time-budget and --symmetric are for re-ranking: give --rerank K")
+    query_options.check_together(top, chosen)
     console = Console(chosen["quiet"])
     output = Output(chosen["form"], chosen["null"], bundles=bool(chosen["others"]))
     if chosen["descriptors"] is not None:
         return _of_descriptors(output, bundle, queries, top_k, top, chosen)
-    paths = options.given_paths(queries, chosen["files_from"], chosen["null"])
     # Named queries are looked at before anything is loaded; a stream is taken as it comes.
-    streamed = b"-" in queries or chosen["files_from"] is not None
-    found = scan(paths) if streamed else iter(list(scan(list(paths))))
+    names = query_options.named_queries(queries, chosen)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
-    photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"])
+    photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"], query_options.selection(chosen))
+    found = query_options.joined_queries(names, photos, chosen)
     reranker = None
     if top is not None:
         settings, request, score_cache = options.second_stage(top, chosen)
         reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
     searcher = Searcher(
         photos,
-        SearchSettings(top_k, chosen["ef"], chosen["exact"]),
+        query_options.search_settings(top_k, chosen),
         reranker=reranker,
+        thresholds=query_options.thresholds(chosen),
         encoder=chosen["encoder"],
         device=chosen["device"],
+        stored_only=not queries and chosen["files_from"] is None,
     )
     answered = skipped = 0
     for ranking in searcher.search_all(found):
@@ -135,8 +140,11 @@ def _of_descriptors(
         )
     listing = None if chosen["files_from"] is None else Path(chosen["files_from"].name)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
-    photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"])
-    settings = SearchSettings(top_k, chosen["ef"], chosen["exact"])
-    for ranking in search_descriptors(photos, settings, chosen["descriptors"], listing=listing, nul=chosen["null"]):
+    photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"], query_options.selection(chosen))
+    settings = query_options.search_settings(top_k, chosen)
+    kept = query_options.thresholds(chosen)
+    for ranking in search_descriptors(
+        photos, settings, chosen["descriptors"], listing=listing, nul=chosen["null"], thresholds=kept
+    ):
         output.write(ranking)
     return options.NOTHING_FOUND if chosen["exit_status"] and output.hits == 0 else 0

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
+from imgrank.boxes import split_name
 from imgrank.errors import InputError
 
 SUFFIXES = frozenset(
@@ -47,7 +48,7 @@ def _printable(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def scan(paths: Iterable[bytes], *, on_skip: OnSkip | None = None) -> Iterator[bytes]:
+def scan(paths: Iterable[bytes], *, on_skip: OnSkip | None = None, parts: bool = False) -> Iterator[bytes]:
     """Yield the photos among files and folders.
 
     A given file is yielded whatever its suffix and kind. A given folder is walked depth first, names in byte
@@ -62,17 +63,20 @@ def scan(paths: Iterable[bytes], *, on_skip: OnSkip | None = None) -> Iterator[b
         paths: files and folders. A list or tuple is checked as a whole before anything is yielded; anything else
             is taken as it comes, one path at a time.
         on_skip: called with a folder that cannot be listed, and the reason. Without it such a folder is an error.
+        parts: a path may also name a part of a photo (`imgrank.boxes`); each is yielded as it is given.
 
     Raises:
         InputError: a given path does not exist, or a folder cannot be listed and there is no `on_skip`.
     """
     if isinstance(paths, Sequence):
         for path in paths:
-            _mode_of_given(path)
+            _mode_of_given(path, parts)
     walk = _Walk(on_skip)
     for path in paths:
-        if stat.S_ISDIR(_mode_of_given(path)):
+        if stat.S_ISDIR(_mode_of_given(path, parts)):
             yield from walk.folder(path)
+        elif parts and split_name(path)[1] is not None:
+            yield path
         else:
             yield from walk.file(path)
 
@@ -105,8 +109,10 @@ def read_path_list(stream: BinaryIO, *, nul: bool) -> Iterator[bytes]:
         yield rest
 
 
-def _mode_of_given(path: bytes) -> int:
-    """Return the st_mode of a given path, 0 where it cannot be known."""
+def _mode_of_given(path: bytes, parts: bool) -> int:
+    """Return the st_mode of a given path, 0 where it cannot be known; of a part of a photo, that of the photo."""
+    if parts:
+        path = split_name(path)[0]
     try:
         return os.stat(path).st_mode  # noqa: PTH116 - pathlib has no bytes paths
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL byte in the path

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from imgrank.config import Fuse
 from imgrank.errors import InputError, SettingsError
 from imgrank.rerank.base import PairScores
 from imgrank.results import Hit, Ranking, renumber
@@ -55,6 +56,27 @@ def fuse(
         )
     tail = [replace(hit, score=fused_score(hit.similarity, 0.0, lam)) for hit in ranking.hits[k:]]
     return renumber(ranking.query, [*in_order(head, numbers or [hit.id for hit in head]), *tail])
+
+
+def joint_scores(scores: Sequence[PairScores], how: Fuse) -> PairScores:
+    """Return what several photos of one object say together of each candidate.
+
+    Args:
+        scores: of each photo against the same k candidates.
+        how: "mean" of the logits, or of the values where there are no logits; "max": those of the photo that likes the
+            candidate best.
+    """
+    values = np.stack([part.values for part in scores])  # (photos, k)
+    asked = [part.ways for part in scores if part.ways is not None]
+    ways = np.stack(asked).astype(np.float64) if len(asked) == len(scores) else None  # (photos, ways, k)
+    if how == "max":
+        best = np.argmax(values if ways is None else ways.mean(axis=1), axis=0)  # (k,)
+        places = np.arange(len(best))
+        chosen = None if ways is None else ways[best, :, places].T.astype(np.float32)  # (ways, k)
+        return PairScores(values[best, places], chosen)
+    if ways is not None:
+        return PairScores.of_logits(ways.mean(axis=0).astype(np.float32))
+    return PairScores(values.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
 def in_order(hits: Sequence[Hit], numbers: Sequence[int]) -> list[Hit]:

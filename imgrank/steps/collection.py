@@ -23,9 +23,10 @@ from imgrank.arrays import Ids, Pixels
 from imgrank.config import DecodeSettings
 from imgrank.errors import InputError, SettingsError
 from imgrank.images.scan import display
-from imgrank.records import OK
+from imgrank.records import OK, STATUS_NAMES
 from imgrank.results import Hit
 from imgrank.steps.photos import BundlePhotos, open_photos
+from imgrank.steps.selection import Selection
 
 
 class Collection:
@@ -35,15 +36,16 @@ class Collection:
 
     Args:
         parts: the photos of each bundle, at least one.
+        selection: which of them are searched.
 
     Raises:
         SettingsError: a bundle is among them twice.
     """
 
-    def __init__(self, parts: Sequence[BundlePhotos]) -> None:
+    def __init__(self, parts: Sequence[BundlePhotos], selection: Selection | None = None) -> None:
         bundles = [part.bundle.path for part in parts]
         _refuse_twice(bundles)
-        self.parts = tuple(parts)
+        self.parts, self._selection = tuple(parts), selection
         self._names = [os.fsencode(bundle) for bundle in bundles]
         self._starts = [0, *accumulate(map(len, self.parts))]  # rows of part i: starts[i] to starts[i + 1]
 
@@ -65,6 +67,11 @@ class Collection:
     def several(self) -> bool:
         """Return whether hits have to say which bundle they are of."""
         return len(self.parts) > 1
+
+    @property
+    def selected(self) -> bool:
+        """Return whether a selection of the photos is searched."""
+        return bool(self._selection)
 
     @property
     def title(self) -> str:
@@ -98,6 +105,11 @@ class Collection:
         part, own = self.locate(row)
         return self.parts[part].pixels(own, longer_side)
 
+    def path(self, row: int) -> bytes:
+        """Return a path to the photo of a row that opens from the working directory."""
+        part, own = self.locate(row)
+        return self.parts[part].path(own)
+
     def hit(self, query: bytes, rank: int, row: int, similarity: float) -> Hit:
         """Return the record of a photo that was found."""
         part, own = self.locate(row)
@@ -129,6 +141,22 @@ class Collection:
             return self._row_of_name(hit.path)
         part = 0 if hit.bundle is None else self._part_called(hit.bundle)
         return self._starts[part] + self.parts[part].row_of_id(hit.id)
+
+    def row_of_query(self, image_id: int) -> int:
+        """Return the row of a photo of the first bundle that is to be searched for.
+
+        Raises:
+            InputError: no photo has that id, or it has no descriptor.
+        """
+        photos = self.parts[0]
+        row = photos.row_of_id(image_id)
+        if photos.statuses[row] != OK:
+            status = STATUS_NAMES[photos.statuses[row]]
+            raise InputError(
+                f"photo {image_id} of {photos.bundle.path} ({display(photos.path(row))}) is {status}; "
+                "it has no descriptor to search with"
+            )
+        return self._starts[0] + row
 
     def _part_called(self, name: bytes) -> int:
         if name in self._names:
@@ -165,18 +193,36 @@ class Collection:
     # What is searched
 
     def searched(self, part: int) -> npt.NDArray[np.bool_]:
-        """Return (n,) which rows of a bundle may be found: photos that could be read, and not in an earlier bundle."""
-        readable: npt.NDArray[np.bool_] = self.parts[part].statuses == OK
+        """Return (n,) which rows of a bundle may be found.
+
+        Those are photos that could be read, that no earlier bundle has, and that were selected.
+        """
+        photos = self.parts[part]
+        readable: npt.NDArray[np.bool_] = photos.statuses == OK
         if self.several:
             readable &= ~self._copies[self._starts[part] : self._starts[part + 1]]
+        if self._selection:
+            readable &= self._selection.mask(photos.stored_paths)
         return readable
+
+    def rows_like(self, path: bytes, digest: bytes) -> Ids:
+        """Return the rows of a photo: those that lie at a path, and those that have a content."""
+        found: list[int] = []
+        head = np.frombuffer(digest, np.uint64)
+        for start, photos in zip(self._starts, self.parts, strict=False):
+            lying = photos.row_lying_at(path)
+            if lying is not None:
+                found.append(start + lying)
+            if any(digest):
+                found += (start + np.flatnonzero((photos.digest_words == head).all(axis=1))).tolist()
+        return np.unique(np.array(found, dtype=np.int64))
 
     @cached_property
     def _copies(self) -> npt.NDArray[np.bool_]:
         """Return (n,) True for photos that an earlier bundle has."""
         copies = np.zeros(len(self), dtype=np.bool_)
         # Few photos share their content with another one, so paths are read for those alone.
-        heads = np.concatenate([np.ascontiguousarray(part.digests).view("<u8")[:, 0] for part in self.parts])
+        heads = np.concatenate([part.digest_words[:, 0] for part in self.parts])
         readable = np.flatnonzero(np.concatenate([part.statuses == OK for part in self.parts]))
         order = readable[np.argsort(heads[readable], kind="stable")]
         equal = heads[order[1:]] == heads[order[:-1]]
@@ -203,7 +249,10 @@ class Collection:
 
 
 def open_collection(
-    bundles: Sequence[Path], decode_settings: DecodeSettings | None = None, roots: Sequence[Path] = ()
+    bundles: Sequence[Path],
+    decode_settings: DecodeSettings | None = None,
+    roots: Sequence[Path] = (),
+    selection: Selection | None = None,
 ) -> Collection:
     """Open bundles, each once, as one collection.
 
@@ -211,6 +260,7 @@ def open_collection(
         bundles: the files; a photo of several of them is that of the first.
         decode_settings: limits and workers.
         roots: folders of the photos, one for each bundle, where they are not those that the bundles state; else none.
+        selection: which photos are searched; None: all.
 
     Raises:
         SettingsError: a bundle is named twice, or the number of roots is another one.
@@ -225,7 +275,7 @@ def open_collection(
     try:
         for place, bundle in enumerate(bundles):
             opened.append(open_photos(bundle, decode_settings, roots[place] if roots else None))
-        return Collection(opened)
+        return Collection(opened, selection)
     except BaseException:
         for photos in opened:
             photos.bundle.close()

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from imgrank.arrays import Pixels
+from imgrank.arrays import Ids, Pixels
 from imgrank.bundle.layout import LOCAL_CACHE
 from imgrank.bundle.provenance import Provenance
 from imgrank.bundle.tokens import ImageTokens, TokenColumn, TokenTable, schema_of
 from imgrank.config import TokenSettings
 from imgrank.errors import DamagedBundleError, InputError, SettingsError
 from imgrank.local.features import LocalFeatures
+from imgrank.records import OK
 
 if TYPE_CHECKING:
     from imgrank.local.keypoints import LocalSettings
@@ -164,6 +165,16 @@ def stored_codebooks(table: TokenTable) -> Codebooks | None:
 def _unlike(table: TokenTable, reason: str) -> DamagedBundleError:
     advice = f"make it again: imgrank cache-tokens {table.path} --cache {table.name} --overwrite"
     return DamagedBundleError(table.path, f"/tokens/{table.name}", f"{reason}; {advice}")
+
+
+def stored_tokens(table: TokenTable | None, places: Ids, rows: Ids) -> Iterator[tuple[int, ImageTokens]]:
+    """Yield (place, tokens) of the rows that a cache has tokens of."""
+    if table is None:
+        return
+    inside = rows < len(table)
+    for place, tokens in zip(places[inside].tolist(), table.read(rows[inside].tolist()), strict=True):
+        if tokens.status == OK:
+            yield place, tokens
 
 
 class VisualSource:

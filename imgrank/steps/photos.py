@@ -64,6 +64,12 @@ class BundlePhotos:
         digests: npt.NDArray[np.uint8] = self.bundle.images.columns["digest"].read()
         return digests
 
+    @cached_property
+    def digest_words(self) -> npt.NDArray[np.uint64]:
+        """Return (n, 2) uint64, the same digests in a form that compares fast."""
+        words: npt.NDArray[np.uint64] = np.ascontiguousarray(self.digests).view(np.uint64)
+        return words
+
     def path(self, row: int) -> bytes:
         """Return a path that opens from the working directory."""
         return openable(self.bundle.images.record(row).path, self.root)
@@ -134,14 +140,15 @@ class BundlePhotos:
 
     def absolute_path(self, row: int) -> bytes:
         """Return where the photo of a row lies: one text for one photo, whatever bundle lists it."""
-        return os.path.normpath(os.path.join(self._real_root, self._paths[row]))  # noqa: PTH118
+        return os.path.normpath(os.path.join(self._real_root, self.stored_paths[row]))  # noqa: PTH118
 
     @cached_property
     def _real_root(self) -> bytes:
         return os.path.realpath(self.root)
 
     @cached_property
-    def _paths(self) -> list[bytes]:
+    def stored_paths(self) -> list[bytes]:
+        """Return the path of each row, relative to the root."""
         return self.bundle.images.paths()
 
     @cached_property
@@ -149,11 +156,11 @@ class BundlePhotos:
         """Return the row of each stored path."""
         # A photo that was changed has several rows, of which one at most is live.
         order = np.argsort(self.statuses != REMOVED, kind="stable")
-        return {self._paths[row]: row for row in order.tolist()}
+        return {self.stored_paths[row]: row for row in order.tolist()}
 
     def location(self, row: int) -> bytes:
         """Return the absolute path of a photo."""
-        return os.path.join(self.root, self._paths[row])  # noqa: PTH118  # bytes
+        return os.path.join(self.root, self.stored_paths[row])  # noqa: PTH118  # bytes
 
     def pixels(self, row: int, longer_side: int | None) -> Pixels:
         """Decode the photo of a row.

@@ -16,21 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.bundle.tokens import ImageTokens, TokenTable
-from imgrank.config import RerankSettings
-from imgrank.errors import InputError
-from imgrank.images.decode import read_photo
+from imgrank.config import Fuse, RerankSettings, Thresholds
+from imgrank.errors import InputError, SettingsError
 from imgrank.prefetch import prefetch
 from imgrank.progress import SILENT, Reporter
-from imgrank.records import DIGEST_SIZE, NO_DIGEST, OK
+from imgrank.records import DIGEST_SIZE, NO_DIGEST
 from imgrank.rerank.base import PairScores
 from imgrank.rerank.depth import Depth
-from imgrank.rerank.fuse import check_lambda, fuse
+from imgrank.rerank.fuse import check_lambda, fuse, joint_scores
 from imgrank.rerank.score_cache import ScoreCache
-from imgrank.results import Ranking
+from imgrank.results import Ranking, above
 from imgrank.steps.collection import Collection
-from imgrank.steps.features import LocalSource
+from imgrank.steps.features import LocalSource, stored_tokens
 from imgrank.steps.photos import BundlePhotos
+from imgrank.steps.query_photo import QueryPhoto, read_photo_query, read_stored_query
 from imgrank.steps.second_stage import Request, SecondStage, choose
 
 _AHEAD = 32  # candidates read and decoded while the scorer works
@@ -53,15 +52,6 @@ class Work:
     def left_out(self) -> int:
         """Candidates that were not worth a look, or for which there was no time."""
         return self.candidates - self.scored - self.known
-
-
-@dataclass(frozen=True, eq=False)
-class QueryPhoto:
-    """A query, read and ready; its features are computed when the first pair is scored."""
-
-    digest: bytes
-    pixels: Any  # Pixels, or None where the features are at hand
-    features: object | None = None
 
 
 class Reranker:
@@ -103,33 +93,42 @@ class Reranker:
         """Return whether local features of the query that are at hand are what the scorer wants."""
         return isinstance(self.stage.source, LocalSource)
 
-    def prepare(self, path: bytes) -> QueryPhoto:
-        """Read a query photo.
+    @property
+    def gives_probabilities(self) -> bool:
+        """Return whether hits that were looked at have a probability."""
+        return self.stage.scorer.name == "mllm"
+
+    def prepare(self, query: bytes | int) -> QueryPhoto:
+        """Read a query: a photo by its name, or the photo of a row of the collection.
 
         Raises:
             ImageError: it cannot be decoded.
         """
-        loaded = read_photo(path, self.photos.settings, self.stage.source.longer_side)
-        if loaded.photo is None:
-            assert loaded.error is not None  # one or the other
-            raise loaded.error
-        return QueryPhoto(loaded.record.digest, loaded.photo.pixels)
+        if isinstance(query, int):
+            return read_stored_query(self.photos, self.stage, query)
+        return read_photo_query(self.photos, self.stage, query)
 
-    def rerank(self, ranking: Ranking, rows: Sequence[int], query: QueryPhoto) -> Ranking:
+    def rerank(
+        self, ranking: Ranking, rows: Sequence[int], query: QueryPhoto | Sequence[QueryPhoto], fuse_by: Fuse = "mean"
+    ) -> Ranking:
         """Re-order the head of a ranking.
 
         Args:
             ranking: hits in shortlist order.
             rows: of the hits of the head, in the collection; at least `settings.top` of them where there are.
-            query: from `prepare`, or with features.
+            query: from `prepare`, or with features; or several photos of one object.
+            fuse_by: "mean" or "max" of what is said of a candidate beside each of several photos.
 
         Returns:
             The same hits; with `settings.top_only`, only the first so many.
 
         Raises:
             InputError: a candidate has neither tokens nor a photo.
+            SettingsError: several photos with an early stop, which has no bound for them.
         """
-        settings = self.settings
+        if not isinstance(query, QueryPhoto) and len(query) > 1:
+            return self._rerank_jointly(ranking, rows, query, fuse_by)
+        settings, query = self.settings, query if isinstance(query, QueryPhoto) else query[0]
         head = np.asarray(rows[: settings.top], dtype=np.int64)
         depth = Depth(
             [hit.similarity for hit in ranking.hits[: len(head)]],
@@ -149,6 +148,22 @@ class Reranker:
             numbers=head[order].tolist(),
         )
         return replace(fused, hits=fused.hits[: settings.top_only])
+
+    def _rerank_jointly(
+        self, ranking: Ranking, rows: Sequence[int], queries: Sequence[QueryPhoto], fuse_by: Fuse
+    ) -> Ranking:
+        settings = self.settings
+        if settings.top_only is not None or settings.time_budget is not None:
+            raise SettingsError(
+                "several photos as one query: each is compared with every candidate; "
+                "leave --top-only and --time-budget out"
+            )
+        head = np.asarray(rows[: settings.top], dtype=np.int64)
+        similarities = [hit.similarity for hit in ranking.hits[: len(head)]]
+        scores = joint_scores(
+            [self._score(head, query, Depth(similarities, lam=settings.lam)) for query in queries], fuse_by
+        )
+        return fuse(ranking, scores, lam=settings.lam, scorer=self.stage.scorer.name, numbers=head.tolist())
 
     def _score(self, head: npt.NDArray[np.int64], query: QueryPhoto, depth: Depth) -> PairScores:
         """Score the candidates that are worth it; returns the scores of `depth.scored`, in shortlist order."""
@@ -195,7 +210,7 @@ class Reranker:
             sources = [self.stage.source] * len(some)
             for part, places, own in self.photos.split(some):
                 held = self.stage.bundles[part]
-                found = dict(_stored(held.table, places, own))
+                found = dict(stored_tokens(held.table, places, own))
                 if len(found) < len(places):
                     self._tell_uncached(part, len(places) - len(found), len(places))
                 stored |= found
@@ -258,20 +273,12 @@ class Reranker:
                 self._kept.put(way, query, own, logits)
 
 
-def _stored(
-    table: TokenTable | None, places: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
-) -> Iterator[tuple[int, ImageTokens]]:
-    """Yield (place, tokens) of the rows that a cache has tokens of."""
-    if table is None:
-        return
-    inside = rows < len(table)
-    for place, tokens in zip(places[inside].tolist(), table.read(rows[inside].tolist()), strict=True):
-        if tokens.status == OK:
-            yield place, tokens
-
-
 def rerank_rankings(
-    rankings: Iterator[Ranking], reranker: Reranker, *, queries_root: bytes | None = None
+    rankings: Iterator[Ranking],
+    reranker: Reranker,
+    *,
+    queries_root: bytes | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Iterator[Ranking]:
     """Re-rank what `search` printed, one query as its lines come in.
 
@@ -279,23 +286,53 @@ def rerank_rankings(
         rankings: from `imgrank.results.read_rankings`.
         reranker: over the bundles that the hits are of; hits that name none are of the first.
         queries_root: folder that relative query paths are below; None takes the working directory.
+        thresholds: what a hit must reach.
 
     Raises:
-        InputError: a hit is of another bundle, or a query photo is gone.
+        InputError: a hit is of another bundle, a query photo is gone, or a query of several photos was fused by rank.
+        SettingsError: a probability is asked for, and the scorer gives none.
     """
-    for ranking, rows, query in prefetch(_read(rankings, reranker, queries_root)):
-        yield ranking if query is None else reranker.rerank(ranking, rows, query)
+    kept = thresholds or Thresholds()
+    check_thresholds(kept, reranker)
+    for ranking, rows, queries in prefetch(_read(rankings, reranker, queries_root)):
+        if queries:
+            how = ranking.hits[0].fuse
+            ranking = reranker.rerank(ranking, rows, queries, "max" if how == "max" else "mean")
+        yield above(ranking, kept)
+
+
+def check_thresholds(thresholds: Thresholds, reranker: Reranker | None) -> None:
+    """Refuse a least probability where there will be no probabilities.
+
+    Raises:
+        SettingsError: nothing re-ranks, or its scorer gives none.
+    """
+    if thresholds.min_probability is None:
+        return
+    if reranker is None:
+        raise SettingsError("--min-probability is of the second look: give --rerank K, too, or --min-score")
+    if not reranker.gives_probabilities:
+        raise SettingsError(
+            f"the {reranker.stage.scorer.name} scorer gives a score and no probability: take --min-score, or "
+            "--scorer mllm"
+        )
 
 
 def _read(
     rankings: Iterator[Ranking], reranker: Reranker, queries_root: bytes | None
-) -> Iterator[tuple[Ranking, list[int], QueryPhoto | None]]:
-    """Find the photos of rankings, and read their queries."""
+) -> Iterator[tuple[Ranking, list[int], list[QueryPhoto]]]:
+    """Find the photos of rankings, and read their queries; those without hits are not read."""
     photos = reranker.photos
     for ranking in rankings:
         rows = [photos.row_of_hit(hit) for hit in ranking.hits]
         hits = tuple(photos.named(hit, row) for hit, row in zip(ranking.hits, rows, strict=True))
         if len(set(rows)) != len(rows):
             raise InputError(f"query {os.fsdecode(ranking.query)!r} has the same photo twice among its hits")
-        path = ranking.query if queries_root is None else os.path.join(queries_root, ranking.query)  # noqa: PTH118
-        yield Ranking(ranking.query, hits), rows, reranker.prepare(path) if rows else None
+        names = () if not hits else hits[0].photos or (ranking.query,)
+        if hits and hits[0].fuse == "rrf":
+            raise InputError(
+                f"query {os.fsdecode(ranking.query)!r} was fused by rank, which cannot be done again with the hits "
+                "alone; re-rank while searching: imgrank search --fuse rrf --rerank K"
+            )
+        paths = names if queries_root is None else [os.path.join(queries_root, name) for name in names]  # noqa: PTH118
+        yield Ranking(ranking.query, hits), rows, [reranker.prepare(path) for path in paths]

@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from imgrank.arrays import Floats, Ids, unit_rows
+from imgrank.boxes import split_name
 from imgrank.bundle.file import Bundle
-from imgrank.config import UNKNOWN, EncoderSettings, SearchSettings
+from imgrank.config import UNKNOWN, EncoderSettings, Fuse, SearchSettings, Thresholds
 from imgrank.encode.base import Encoder
 from imgrank.errors import ImageError, MismatchError
-from imgrank.images.decode import decode
+from imgrank.images.query import read_query
 from imgrank.index.base import Neighbours
+from imgrank.index.copies import fold_copies
+from imgrank.index.expansion import expanded
+from imgrank.index.similarity import best_first, rescore
 from imgrank.prefetch import prefetch
 from imgrank.records import NO_DIGEST
-from imgrank.results import Ranking
+from imgrank.rerank.fuse import reciprocal_rank_fusion
+from imgrank.results import Hit, Ranking, above, renumber
 from imgrank.steps.collection import Collection
 from imgrank.steps.embed import bundle_projection
 from imgrank.steps.one_encoder import check_one_encoder
 from imgrank.steps.photos import BundlePhotos
-from imgrank.steps.rerank import QueryPhoto, Reranker
+from imgrank.steps.query_photo import QueryPhoto
+from imgrank.steps.rerank import Reranker, check_thresholds
 from imgrank.steps.shortlist import Shortlister
+
+RANKS_FUSED = 100  # at least so many hits of each photo count where ranks are fused, however few are shown
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        photos: names of photos or of parts of photos (`imgrank.boxes`), or rows of the collection.
+        fuse: how several photos of one object become one query: "mean" of their descriptors; "max" of their
+            similarities to a candidate; "rrf", the reciprocal ranks of a candidate in the results of each.
+    """
+
+    photos: tuple[bytes | int, ...]
+    fuse: Fuse = "mean"
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """One photo of a query."""
+
+    name: bytes
+    descriptor: Floats  # (dim,) unit length
+    look: QueryPhoto | None  # for the second stage
+    hidden: Ids  # rows that may not be found
 
 
 @dataclass(frozen=True, eq=False)
 class _Shortlist:
     ranking: Ranking
     rows: list[int]  # of the hits, in the collection
-    query: QueryPhoto | None  # for the second stage
+    looks: list[QueryPhoto]  # for the second stage
 
 
 class Searcher:
@@ -36,14 +71,17 @@ class Searcher:
         photos: of the bundle, or of several.
         settings: the shortlist.
         reranker: the second stage, over the same photos; None leaves the shortlist as it is.
+        thresholds: what a hit must reach.
         encoder: None loads the one the first bundle was made with. A folder or id of the same model may be given where
             it lies elsewhere on this machine; and must be for imported descriptors whose encoder nobody named.
         device: for encoders that run in torch.
+        stored_only: all queries will be rows of the collection, so no encoder is loaded.
 
     Raises:
         MismatchError: the bundles were made with different encoders, or the encoder is here in another revision.
         MissingGroupError: a bundle has no descriptors or no graph yet.
         StaleGroupError: a graph is older than its descriptors.
+        SettingsError: a probability is asked for, and nothing gives one.
     """
 
     def __init__(
@@ -52,30 +90,37 @@ class Searcher:
         settings: SearchSettings,
         *,
         reranker: Reranker | None = None,
+        thresholds: Thresholds | None = None,
         encoder: str | None = None,
         device: str = "auto",
+        stored_only: bool = False,
     ) -> None:
         self.photos, self.settings, self.reranker = Collection.of(photos), settings, reranker
+        self._thresholds = thresholds or Thresholds()
+        check_thresholds(self._thresholds, reranker)
         bundles = [part.bundle for part in self.photos.parts]
         check_one_encoder(bundles)
         self.shortlister = Shortlister(self.photos, settings)
-        self.encoder = load_bundle_encoder(bundles[0], encoder, device)
+        self._encoder = None if stored_only else load_bundle_encoder(bundles[0], encoder, device)
 
-    def search(self, query: bytes) -> Ranking:
-        """Rank the photos of the collection for one query photo.
+    def search(self, query: bytes | Query) -> Ranking:
+        """Rank the photos of the collection for one query.
+
+        Args:
+            query: the name of one photo, or more than that.
 
         Raises:
-            ImageError: the query cannot be decoded.
+            ImageError: a photo of the query cannot be decoded.
         """
         return self._second(self._first(query))
 
-    def search_all(self, queries: Iterable[bytes]) -> Iterator[Ranking | ImageError]:
+    def search_all(self, queries: Iterable[bytes | Query]) -> Iterator[Ranking | ImageError]:
         """Rank for each query in turn, as it comes; a query that cannot be decoded gives its error.
 
         While a query is re-ranked, the next one is read and shortlisted in a thread.
         """
 
-        def shortlists() -> Iterator[_Shortlist | ImageError]:
+        def shortlists() -> Iterator[tuple[_Shortlist, ...] | ImageError]:
             for query in queries:
                 try:
                     yield self._first(query)
@@ -86,32 +131,145 @@ class Searcher:
         for item in found:
             yield item if isinstance(item, ImageError) else self._second(item)
 
-    def _first(self, query: bytes) -> _Shortlist:
-        photo = decode(query, self.photos.settings, longer_side=self.encoder.longer_side)
-        encoded = self.encoder.encode([photo.pixels])
-        wanted = self.settings.top_k
-        ready: QueryPhoto | None = None
-        if self.reranker is not None:
-            wanted = max(wanted, self.reranker.settings.top)
-            if self.reranker.uses_local_features and encoded.local is not None:
-                ready = QueryPhoto(NO_DIGEST, None, encoded.local[0])
-            else:
-                ready = self.reranker.prepare(query)
-        neighbours = self.shortlister.search(encoded.descriptors[0], wanted)
-        rows = [int(row) for row in neighbours.rows[0]]
-        return _Shortlist(ranking_of(self.photos, query, neighbours), rows, ready)
+    # First stage
 
-    def _second(self, found: _Shortlist) -> Ranking:
-        ranking = found.ranking
-        if self.reranker is not None and found.query is not None:
-            ranking = self.reranker.rerank(ranking, found.rows, found.query)
+    def _first(self, query: bytes | Query) -> tuple[_Shortlist, ...]:
+        """Return the shortlist of a query; for "rrf", that of each of its photos."""
+        asked = Query((query,)) if isinstance(query, bytes) else query
+        read = [self._read(photo) for photo in asked.photos]
+        together = [read] if asked.fuse != "rrf" else [[photo] for photo in read]
+        hidden = np.unique(np.concatenate([photo.hidden for photo in read]))
+        shortlists = []
+        for photos in together:
+            near = self._near(photos, asked.fuse, hidden)
+            wanted = self._wanted if asked.fuse != "rrf" else max(self._wanted, RANKS_FUSED)
+            rows, similarities, copies = self._settled(near, wanted, hidden)
+            ranking = ranking_of(self.photos, read[0].name, Neighbours(rows[None], similarities[None]), copies)
+            if len(read) > 1:
+                names = tuple(photo.name for photo in read)
+                hits = tuple(replace(hit, photos=names, fuse=asked.fuse) for hit in ranking.hits)
+                ranking = Ranking(ranking.query, hits)
+            looks = [photo.look for photo in photos if photo.look is not None]
+            shortlists.append(_Shortlist(ranking, rows.tolist(), looks))
+        return tuple(shortlists)
+
+    def _read(self, photo: bytes | int) -> _Read:
+        if isinstance(photo, int):
+            part, own = self.photos.locate(photo)
+            name = self.photos.parts[part].path(own)
+            look = self.reranker.prepare(photo) if self.reranker is not None else None
+            digest = self.photos.parts[part].digests[own].tobytes()
+            return _Read(name, self.shortlister.vectors(np.array([photo]))[0], look, self._hidden(name, digest, photo))
+        assert self._encoder is not None  # stored_only was false
+        pixels = read_query(photo, self.photos.settings, self._encoder.longer_side)
+        encoded = self._encoder.encode([pixels.pixels])
+        look = None
+        if self.reranker is not None:
+            if self.reranker.uses_local_features and encoded.local is not None:
+                look = QueryPhoto(NO_DIGEST, None, encoded.local[0])
+            else:
+                look = self.reranker.prepare(photo)
+        return _Read(photo, encoded.descriptors[0], look, self._hidden(photo, pixels.photo_digest))
+
+    def _hidden(self, name: bytes, digest: bytes, row: int | None = None) -> Ids:
+        """Return the rows that this query may not find: its own, where it is a row, and all that show the same file."""
+        own = np.array([] if row is None else [row], dtype=np.int64)
+        if not self.settings.exclude_self:
+            return own
+        return np.union1d(own, self.photos.rows_like(split_name(name)[0], digest))
+
+    def _near(self, photos: Sequence[_Read], how: Fuse, hidden: Ids) -> Callable[[int], Neighbours]:
+        """Return what finds so many of the most similar rows."""
+        descriptors = [photo.descriptor for photo in photos]
+        if how == "mean" and len(photos) > 1:
+            descriptors = [unit_rows(np.stack(descriptors).mean(axis=0, dtype=np.float64, keepdims=True))[0]]
+        queries = [self._expanded(descriptor, hidden) for descriptor in descriptors]
+        if len(queries) == 1:
+            return lambda width: self.shortlister.search(queries[0], width)
+
+        def nearest_to_any(width: int) -> Neighbours:
+            rows = np.unique(np.concatenate([self.shortlister.search(query, width).rows[0] for query in queries]))
+            vectors, places = self.shortlister.vectors(rows), np.arange(len(rows))
+            best = np.max([rescore(vectors, query, places) for query in queries], axis=0)
+            rows, best = best_first(rows, best, width)
+            return Neighbours(rows[None], best[None])
+
+        return nearest_to_any
+
+    def _expanded(self, descriptor: Floats, hidden: Ids) -> Floats:
+        """Return a descriptor after alpha query expansion, where that is asked for."""
+        count = self.settings.expand
+        if count == 0:
+            return descriptor
+        near = self.shortlister.search(descriptor, count + len(hidden))
+        seen = np.flatnonzero(~np.isin(near.rows[0], hidden))[:count]
+        vectors = self.shortlister.vectors(near.rows[0][seen])
+        return expanded(descriptor, vectors, near.similarities[0][seen], self.settings.expand_alpha)
+
+    @property
+    def _wanted(self) -> int:
+        """Return how many hits the shortlist has, where there are so many."""
+        return max(self.settings.top_k, 0 if self.reranker is None else self.reranker.settings.top)
+
+    def _settled(
+        self, near: Callable[[int], Neighbours], wanted: int, hidden: Ids
+    ) -> tuple[Ids, Floats, dict[int, list[int]]]:
+        """Return (n,) rows and their similarities, as many as are wanted, and the copies of a row that were folded."""
+        width = wanted + len(hidden)
+        while True:
+            found = near(width)
+            seen = ~np.isin(found.rows[0], hidden)
+            rows, similarities = found.rows[0][seen], found.similarities[0][seen]
+            if not self.settings.collapse:
+                return rows[:wanted], similarities[:wanted], {}
+            groups = fold_copies(self.shortlister.vectors(rows), self.settings.copies_at)
+            if len(groups) >= wanted or len(found.rows[0]) < width:
+                firsts = [group[0] for group in groups[:wanted]]
+                copies = {int(rows[group[0]]): rows[group[1:]].tolist() for group in groups[:wanted]}
+                return rows[firsts], similarities[firsts], copies
+            width *= 2
+
+    # Second stage
+
+    def _second(self, found: Sequence[_Shortlist]) -> Ranking:
+        rankings = []
+        for shortlist in found:
+            ranking = shortlist.ranking
+            if self.reranker is not None and shortlist.looks:
+                how: Fuse = "max" if ranking.hits and ranking.hits[0].fuse == "max" else "mean"
+                ranking = self.reranker.rerank(ranking, shortlist.rows, shortlist.looks, how)
+            rankings.append(ranking)
+        ranking = rankings[0] if len(rankings) == 1 else _fused_by_rank(rankings)
+        ranking = above(ranking, self._thresholds)
         return replace(ranking, hits=ranking.hits[: self.settings.top_k])
 
 
-def ranking_of(photos: Collection, query: bytes, neighbours: Neighbours) -> Ranking:
-    """Return the (1, k) neighbours of a query as hits."""
+def _fused_by_rank(rankings: Sequence[Ranking]) -> Ranking:
+    """Return the hits of several rankings by their reciprocal ranks; each as it stands where it stands best."""
+    best: dict[tuple[bytes | None, int], Hit] = {}
+    for ranking in rankings:
+        for hit in ranking.hits:
+            key = hit.bundle, hit.id
+            if key not in best or hit.rank < best[key].rank:
+                best[key] = hit
+    keys = [[(hit.bundle, hit.id) for hit in ranking.hits] for ranking in rankings]
+    fused = reciprocal_rank_fusion(keys)
+    return renumber(rankings[0].query, [replace(best[key], score=float(np.float32(score))) for key, score in fused])
+
+
+def ranking_of(
+    photos: Collection, query: bytes, neighbours: Neighbours, copies: Mapping[int, Sequence[int]] | None = None
+) -> Ranking:
+    """Return the (1, k) neighbours of a query as hits, with the copies that were folded into a row."""
     pairs = zip(neighbours.rows[0].tolist(), neighbours.similarities[0].tolist(), strict=True)
-    return Ranking(query, tuple(photos.hit(query, rank, row, similar) for rank, (row, similar) in enumerate(pairs, 1)))
+    hits = [photos.hit(query, rank, row, similarity) for rank, (row, similarity) in enumerate(pairs, 1)]
+    if copies:
+        rows = neighbours.rows[0].tolist()
+        hits = [
+            replace(hit, collapsed=tuple(map(photos.path, copies.get(row, ()))))
+            for row, hit in zip(rows, hits, strict=True)
+        ]
+    return Ranking(query, tuple(hits))
 
 
 def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:

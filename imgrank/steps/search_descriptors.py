@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgrank.config import SearchSettings
+from imgrank.config import SearchSettings, Thresholds
 from imgrank.errors import InputError
-from imgrank.results import Ranking
+from imgrank.results import Ranking, above
 from imgrank.steps.collection import Collection
 from imgrank.steps.import_sources import open_source, unit_rows_of
 from imgrank.steps.one_encoder import check_one_encoder
 from imgrank.steps.photos import BundlePhotos
+from imgrank.steps.rerank import check_thresholds
 from imgrank.steps.search import ranking_of
 from imgrank.steps.shortlist import Shortlister
 
@@ -25,6 +26,7 @@ def search_descriptors(
     *,
     listing: Path | None = None,
     nul: bool = False,
+    thresholds: Thresholds | None = None,
 ) -> Iterator[Ranking]:
     """Rank the photos of bundles for each row of a file, without any encoder.
 
@@ -34,12 +36,16 @@ def search_descriptors(
         source: HDF5 of ILIAS or hloc, or .npy, with descriptors of the kind that the bundle has.
         listing: for .npy, the path of each query; see `open_source`.
         nul: whether paths on the list end with NUL.
+        thresholds: what a hit must reach.
 
     Raises:
+        SettingsError: a probability is asked for.
         MismatchError: the bundles were made with different encoders.
         InputError: the file cannot be read, its descriptors have another length than the bundle's, or one has no
             direction; or there are more or fewer names than descriptors.
     """
+    kept = thresholds or Thresholds()
+    check_thresholds(kept, None)
     collection = Collection.of(photos)
     bundles = [part.bundle for part in collection.parts]
     check_one_encoder(bundles)
@@ -58,4 +64,4 @@ def search_descriptors(
             block = names[start : start + _BLOCK]
             vectors, _ = unit_rows_of(source, opened.read(start, start + len(block)), block)
             for name, query in zip(block, vectors, strict=True):
-                yield ranking_of(collection, name, shortlister.search(query, settings.top_k))
+                yield above(ranking_of(collection, name, shortlister.search(query, settings.top_k)), kept)

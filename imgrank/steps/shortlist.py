@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.arrays import Floats
+from imgrank.arrays import Floats, Ids
 from imgrank.bundle.file import Bundle
 from imgrank.config import SearchSettings
 from imgrank.errors import DamagedBundleError, InputError, StaleGroupError
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from imgrank.index.hnsw import HnswIndex
 
 
+NARROW = 0.1  # share of the photos up to which those that are searched are all compared: quicker than by the graph
+FEW = 20_000  # likewise, however large their share
+
+
 class Shortlister:
     """The first stage over a collection, loaded once."""
 
     def __init__(self, photos: Collection, settings: SearchSettings) -> None:
         self._photos = photos
         self._parts = [
-            _BundleShortlister(part.bundle, photos.searched(number), settings)
+            _BundleShortlister(part.bundle, photos.searched(number), settings, photos.selected)
             for number, part in enumerate(photos.parts)
         ]
 
@@ -48,6 +52,13 @@ class Shortlister:
         order = np.lexsort((rows, -similarities))[:k]
         return Neighbours(rows[order][None], similarities[order][None])
 
+    def vectors(self, rows: Ids) -> Floats:
+        """Return the (n, dim) descriptors of rows of the collection."""
+        vectors = np.empty((len(rows), self._parts[0].dim), dtype=np.float32)
+        for number, places, own in self._photos.split(rows):
+            vectors[places] = self._parts[number].vectors(own)
+        return vectors
+
 
 class _BundleShortlister:
     """The first stage over one bundle: descriptors, graph, and exact search for what the graph lacks.
@@ -56,9 +67,10 @@ class _BundleShortlister:
         bundle: with descriptors and, unless the search is exact, a graph.
         searched: (n,) which rows may be found.
         settings: of the search.
+        narrow: they are a selection of the photos.
     """
 
-    def __init__(self, bundle: Bundle, searched: npt.NDArray[np.bool_], settings: SearchSettings) -> None:
+    def __init__(self, bundle: Bundle, searched: npt.NDArray[np.bool_], settings: SearchSettings, narrow: bool) -> None:
         self._settings, self._searched = settings, searched
         self._count = int(np.count_nonzero(searched))
         self._descriptors = bundle.descriptors.read()
@@ -74,6 +86,9 @@ class _BundleShortlister:
         covered = min(state.rows, len(self._descriptors))
         if table.provenance.input_digest != bundle.descriptors.digest(bundle.images.content_digest(covered)):
             raise StaleGroupError(bundle.path, "graph", f"imgrank index {bundle.path}")
+        if narrow and self._count <= max(FEW, NARROW * len(self._descriptors)):
+            self._beside = ExactIndex(self._descriptors, searched)
+            return
         try:
             graph = from_arrays(table.arrays())
             self._graph = HnswIndex(graph, self._descriptors)
@@ -86,6 +101,15 @@ class _BundleShortlister:
         self._removed = int(np.count_nonzero(nodes & (bundle.images.statuses() != OK)))
         newer = searched & ~nodes
         self._beside = ExactIndex(self._descriptors, newer) if newer.any() else None
+
+    @property
+    def dim(self) -> int:
+        """Return the numbers in a descriptor."""
+        return int(self._descriptors.shape[1])
+
+    def vectors(self, rows: Ids) -> Floats:
+        """Return the (n, dim) descriptors of some rows."""
+        return self._descriptors[rows]
 
     def search(self, query: Floats, k: int) -> list[Neighbours]:
         """Return lists that hold, together, the k most similar photos of one (dim,) query, and perhaps more."""

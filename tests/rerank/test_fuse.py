@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from imgrank.errors import ImgrankError, InputError, SettingsError
 from imgrank.rerank.base import PairScores
-from imgrank.rerank.fuse import fuse, reciprocal_rank_fusion
+from imgrank.rerank.fuse import fuse, joint_scores, reciprocal_rank_fusion
 from imgrank.results import Hit, Ranking
 
 
@@ -116,3 +116,24 @@ def test_reciprocal_rank_fusion_refuses_nonsense() -> None:
     with pytest.raises(InputError, match="twice"):
         reciprocal_rank_fusion([["a", "a"]])
     assert reciprocal_rank_fusion([]) == reciprocal_rank_fusion([[], []]) == []
+
+
+def test_several_photos_of_one_object_say_one_thing() -> None:
+    # Two photos, three candidates, one way each: logits (2, 0, -1) and (0, 4, -3).
+    one, other = PairScores.of_logits(np.float32([2, 0, -1])), PairScores.of_logits(np.float32([0, 4, -3]))
+    mean, best = joint_scores([one, other], "mean"), joint_scores([one, other], "max")
+    np.testing.assert_array_equal(mean.logits, np.float32([1, 2, -2]))
+    np.testing.assert_array_equal(best.logits, np.float32([2, 4, -1]))
+    np.testing.assert_allclose(best.values, 1 / (1 + np.exp([-2.0, -4.0, 1.0])), rtol=1e-6)
+    # Values without logits are fused themselves.
+    plain = [PairScores(np.float32([0.25, 1.0])), PairScores(np.float32([0.75, 0.0]))]
+    np.testing.assert_array_equal(joint_scores(plain, "mean").values, np.float32([0.5, 0.5]))
+    np.testing.assert_array_equal(joint_scores(plain, "max").values, np.float32([0.75, 1.0]))
+    assert len(joint_scores([PairScores.joined([])] * 2, "max")) == 0
+
+
+def test_the_best_photo_is_chosen_by_both_orders_together() -> None:
+    # Ways (4, 0) and (1, 2): means 2 and 1.5, so the first photo's pair of answers is kept whole.
+    one, other = (PairScores.of_logits(np.float32(ways)) for ways in ([[4], [0]], [[1], [2]]))
+    np.testing.assert_array_equal(joint_scores([one, other], "max").ways, np.float32([[4], [0]]))
+    np.testing.assert_array_equal(joint_scores([one, other], "mean").ways, np.float32([[2.5], [1]]))
