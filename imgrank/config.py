@@ -103,6 +103,8 @@ class GraphSettings(Settings):
     m: int = 16  # links per node and upper level; the lowest level has 2 m
     ef_construction: int = 200
     seed: int = 100
+    augment: int = 0  # neighbours that each descriptor is moved towards before the graph is built (augmentation)
+    augment_alpha: float = 3.0  # their weights are their similarities to this power
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,14 @@ class CheckedArrays:
         """Return their bytes."""
         return sum(len(view) * view.row_bytes for view in self.columns.values())
 
-    def read(self) -> dict[str, npt.NDArray[Any]]:
-        """Read all arrays.
+    def read(self, names: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Read some arrays, or all of them.
 
         Raises:
             DamagedBundleError: one does not match its checksum.
         """
-        arrays = {name: view.read() for name, view in self.columns.items()}
+        wanted = self.columns if names is None else names
+        arrays = {name: view.read() for name, view in self.columns.items() if name in wanted}
         for name, array in arrays.items():
             if crc32(array) != self.checksums[name]:
                 reason = f"does not match its checksum; the file was damaged: {self.advice}"

@@ -63,7 +63,8 @@ PROJECTION = "projection"  # /descriptors/projection: fitted on this collection,
 PROJECTION_ARRAYS = {"mean": ("<f4", 1), "basis": ("<f4", 2)}  # dtype, axes
 
 GRAPH = "graph"
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
+PLAIN_GRAPH_VERSION = 1  # of a graph over the descriptors themselves
 
 TOKENS = "tokens"
 TOKENS_VERSION = 2

@@ -19,7 +19,7 @@ from imgrank.bundle import layout
 from imgrank.bundle.attributes import bytes_attribute, int_attribute, text_attribute
 from imgrank.bundle.checked import view_arrays
 from imgrank.bundle.descriptors import DescriptorTable
-from imgrank.bundle.graph import GraphTable
+from imgrank.bundle.graph import VECTORS, GraphTable
 from imgrank.bundle.images import ImageTable
 from imgrank.bundle.provenance import check_version, read_provenance
 from imgrank.bundle.storage import ReadFile
@@ -189,9 +189,10 @@ def _parse_graph(path: Path, file: ReadFile, root: h5py.File) -> GraphTable | No
     types: dict[str, tuple[str, int]] = {}
     for name in list(group)[:32]:  # a graph is a handful of arrays
         dataset = child_of(path, group, name)
-        if not isinstance(dataset, h5py.Dataset) or dataset.ndim not in (1, 2) or dataset.dtype.kind not in "iu":
-            raise DamagedBundleError(path, f"/{layout.GRAPH}/{name}", "is not an integer array")
-        types[name] = (dataset.dtype.str, dataset.ndim)
+        kinds = "f" if name == VECTORS else "iu"
+        if not isinstance(dataset, h5py.Dataset) or dataset.ndim not in (1, 2) or dataset.dtype.kind not in kinds:
+            raise DamagedBundleError(path, f"/{layout.GRAPH}/{name}", "is not an array of such numbers")
+        types[name] = (dataset.dtype.str, dataset.ndim) if name != VECTORS else ("<f4", 2)
     checked = view_arrays(file, group, types, "run `imgrank index` to build it again")
     own = {layout.VERSION_ATTRIBUTE, *layout.PROVENANCE_ATTRIBUTES}
     numbers = {name: int_attribute(path, group, name) for name in list(group.attrs)[:64] if name not in own}

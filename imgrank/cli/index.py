@@ -30,6 +30,19 @@ from imgrank.config import PRESETS, GraphSettings
     type=click.IntRange(min=0),
     help="Threads that build the graph; 0 takes one per core, 1 gives the same graph every time.",
 )
+@click.option(
+    "--augment",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Database-side augmentation: move each descriptor towards its N nearest before the graph is built.  "
+    f"[default: {GraphSettings.augment}]",
+)
+@click.option(
+    "--augment-alpha",
+    type=click.FloatRange(min=0),
+    metavar="A",
+    help=f"Their weights are their similarities to this power.  [default: {GraphSettings.augment_alpha}]",
+)
 @click.option("--rebuild", is_flag=True, help="Build the graph anew instead of extending it.")
 @click.option("--cache-tokens", is_flag=True, help="Run `imgrank cache-tokens` afterwards.")
 @click.option("--mllm", metavar="MODEL", help="For --cache-tokens: whose visual tokens.")
@@ -45,6 +58,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
     Example:
         imgrank index ./photos -o db.h5
         imgrank index db.h5 --m 32
+        imgrank index db.h5 --augment 5
     """
     from imgrank.cli.console import Console
     from imgrank.cli.embed import run_embed
@@ -90,8 +104,11 @@ def finish(console: Any, bundle: Path) -> None:
     console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")
 
 
+_GRAPH_OPTIONS = ("m", "ef_construction", "augment", "augment_alpha")
+
+
 def _graph_settings(chosen: dict[str, Any]) -> GraphSettings | None:
-    asked = {name: chosen[name] for name in ("m", "ef_construction") if chosen[name] is not None}
+    asked = {name: chosen[name] for name in _GRAPH_OPTIONS if chosen[name] is not None}
     return replace(GraphSettings(), **asked) if asked else None
 
 

@@ -121,6 +121,17 @@ def from_arrays(stored: Mapping[str, npt.NDArray[Any]]) -> Graph:
     return Graph(**fields | {name: int(stored[name]) for name in _NUMBERS})
 
 
+def refuse_damaged(graph: Graph, n_rows: int) -> None:
+    """Refuse a graph that is unsafe to search.
+
+    Raises:
+        InputError: `validate` finds something.
+    """
+    reasons = validate(graph, n_rows)
+    if reasons:
+        raise InputError(f"the graph cannot be used: {'; '.join(reasons)}; build it again with `imgrank index`")
+
+
 def validate(graph: Graph, n_rows: int) -> list[str]:
     """Say everything that makes a graph unsafe to search; an empty list means that no read can leave its arrays.
 

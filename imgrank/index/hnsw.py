@@ -18,7 +18,7 @@ from imgrank.arrays import Floats, Ids
 from imgrank.errors import InputError, MissingError, SettingsError
 from imgrank.index.base import Neighbours
 from imgrank.index.exact import ExactIndex
-from imgrank.index.graph import MAX_M, Graph, Links, empty_graph, search_width, validate
+from imgrank.index.graph import MAX_M, Graph, Links, empty_graph, refuse_damaged, search_width
 from imgrank.index.similarity import ROWS_PER_BLOCK, best_first, check_queries, rescore, searchable_rows
 from imgrank.progress import Advance
 
@@ -84,7 +84,7 @@ def extend(graph: Graph, descriptors: Floats, rows: Ids, *, threads: int = 1, ad
         raise InputError(f"rows to index lie outside the {len(descriptors)} descriptors")
     wanted = np.zeros(len(descriptors), dtype=bool)
     wanted[rows] = True
-    _refuse_damaged(graph, len(descriptors))
+    refuse_damaged(graph, len(descriptors))
     if wanted[graph.rows].any():
         raise InputError("a row to index has a node already; pass only the new rows")
     new = np.flatnonzero(searchable_rows(descriptors, wanted))
@@ -121,7 +121,7 @@ class HnswIndex:
             MissingError: hnswlib is not installed.
         """
         _check_threads(threads)
-        _refuse_damaged(graph, len(descriptors))
+        refuse_damaged(graph, len(descriptors))
         self.graph, self.descriptors = graph, descriptors
         self._index = _to_library(graph, descriptors, room=0, threads=threads) if len(graph) else None
 
@@ -251,12 +251,6 @@ def _level0_node(m: int, dim: int) -> np.dtype[np.void]:
 
 def _upper_list(m: int) -> np.dtype[np.void]:
     return np.dtype([("count", "<u4"), ("links", "<u4", (m,))])
-
-
-def _refuse_damaged(graph: Graph, n_rows: int) -> None:
-    reasons = validate(graph, n_rows)
-    if reasons:
-        raise InputError(f"the graph cannot be used: {'; '.join(reasons)}; build it again with `imgrank index`")
 
 
 def _check_settings(m: int, ef_construction: int, seed: int) -> None:

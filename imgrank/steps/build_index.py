@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from imgrank.arrays import Floats
 from imgrank.bundle import file
-from imgrank.bundle.graph import write_graph
+from imgrank.bundle.graph import VECTORS, write_graph
 from imgrank.bundle.provenance import Provenance
 from imgrank.config import GraphSettings
 from imgrank.errors import DamagedBundleError, InputError, SettingsError
@@ -21,6 +21,7 @@ from imgrank.index.graph import Graph, arrays, from_arrays, validate
 from imgrank.index.recall import sample_rows, self_recall
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import OK
+from imgrank.steps.augment import augmented
 
 HIDDEN_AT_MOST = 0.2  # share of nodes whose photos were removed; a search goes around them, until it is cheaper not to
 RECALL_AT = 10
@@ -60,7 +61,8 @@ class GraphState:
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            settings = GraphSettings.from_json(json.dumps({name: values[name] for name in asdict(GraphSettings())}))
+            known = {name: values[name] for name in asdict(GraphSettings()) if name in values}
+            settings = GraphSettings.from_json(json.dumps(known))
             return cls(settings, max(0, int(values["rows"])), float(values["recall"]))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SettingsError) as error:
             raise InputError(f"the settings of the graph cannot be read ({error})") from error
@@ -102,27 +104,26 @@ def build_index(
             if np.count_nonzero(nodes & ~valid) > HIDDEN_AT_MOST * len(old):
                 old, nodes = None, np.zeros(rows, dtype=bool)
         new = np.flatnonzero(valid & ~nodes)
+        if wanted.augment and len(new):
+            old = None  # new neighbours move old descriptors, too
         if old is not None and state is not None and not len(new) and state.rows == rows:
             return IndexSummary("up to date", int(np.count_nonzero(valid)), state.recall)
-        from imgrank.index import hnsw
+        vectors = descriptors
+        if old is not None:
+            from imgrank.index import hnsw
 
-        with reporter.bar(int(np.count_nonzero(valid)), "graph", "photo") as advance:
-            if old is not None:
+            with reporter.bar(int(np.count_nonzero(valid)), "graph", "photo") as advance:
                 graph = hnsw.extend(old, descriptors, new, threads=threads, advance=advance)
-            else:
-                graph = hnsw.build(
-                    descriptors,
-                    m=wanted.m,
-                    ef_construction=wanted.ef_construction,
-                    seed=wanted.seed,
-                    threads=threads,
-                    valid=valid,
-                    advance=advance,
-                )
-        recall = measure_recall(graph, descriptors, valid)
+        else:
+            graph = _built(descriptors, valid, wanted, threads, reporter)
+            if wanted.augment and len(graph):
+                vectors = augmented(descriptors, graph, wanted, reporter)
+                graph = _built(vectors, valid, wanted, threads, reporter)
+        recall = measure_recall(graph, vectors)
         provenance = Provenance("hnswlib", _library_version(), GraphState(wanted, rows, recall).to_json(), digest)
+        parts = arrays(graph) | ({} if vectors is descriptors else {VECTORS: vectors[graph.rows]})
         with writer.transaction() as h5:
-            write_graph(h5, arrays(graph), provenance)
+            write_graph(h5, parts, provenance)
     return IndexSummary("extended" if old is not None else "built", len(graph), recall)
 
 
@@ -147,7 +148,24 @@ def _reusable(opened: file.Bundle, settings: GraphSettings | None) -> tuple[Grap
     return (graph if not validate(graph, len(opened.descriptors)) else None), state
 
 
-def measure_recall(graph: Graph, descriptors: Floats, valid: npt.NDArray[np.bool_]) -> float:
+def _built(
+    vectors: Floats, valid: npt.NDArray[np.bool_], settings: GraphSettings, threads: int, reporter: Reporter
+) -> Graph:
+    from imgrank.index import hnsw
+
+    with reporter.bar(int(np.count_nonzero(valid)), "graph", "photo") as advance:
+        return hnsw.build(
+            vectors,
+            m=settings.m,
+            ef_construction=settings.ef_construction,
+            seed=settings.seed,
+            threads=threads,
+            valid=valid,
+            advance=advance,
+        )
+
+
+def measure_recall(graph: Graph, descriptors: Floats) -> float:
     """Return recall@RECALL_AT of a graph on a fixed sample of its own rows."""
     from imgrank.index.hnsw import HnswIndex
 

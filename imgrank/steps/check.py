@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from imgrank.arrays import Ids
 from imgrank.bundle import file, layout
+from imgrank.bundle.graph import GraphTable
 from imgrank.bundle.journal import journal_path
 from imgrank.bundle.table import ColumnView
 from imgrank.bundle.tokens import TokenTable, schema_of
@@ -25,6 +26,7 @@ from imgrank.index.recall import sample_rows
 from imgrank.local.features import COLUMNS
 from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.records import NO_DIGEST, OK
+from imgrank.steps.augment import searched_vectors
 from imgrank.steps.build_index import GraphState
 from imgrank.steps.features import stored_codebooks
 from imgrank.steps.findings import Finding, of_rows
@@ -207,9 +209,9 @@ class _Check:
         if not self._fast:
             report.add(*of_rows("graph-unreachable", part, graph.rows[unreachable(graph)]))
             if not report.damaged:
-                self._self_recall(graph)
+                self._self_recall(graph, table)
 
-    def _self_recall(self, graph: Graph) -> None:
+    def _self_recall(self, graph: Graph, table: GraphTable) -> None:
         """Let some photos look for themselves."""
         try:
             from imgrank.index.hnsw import HnswIndex
@@ -221,7 +223,11 @@ class _Check:
         rows = sample_rows(nodes, _ASKED, 0)
         if not len(rows):
             return
-        descriptors = opened.descriptors.read()
+        try:
+            descriptors = searched_vectors(opened.descriptors.read(), table, graph)
+        except DamagedBundleError as error:
+            self._report.add(Finding("graph-damaged", error.part, detail=str(error)))
+            return
         found = HnswIndex(graph, descriptors).search(descriptors[rows], 1, 0)
         # Another photo with the same descriptor is as good.
         lost = rows[found.similarities[:, 0] < 1 - _NORM]

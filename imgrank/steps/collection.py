@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.arrays import Ids, Pixels
+from imgrank.arrays import Floats, Ids, Pixels
 from imgrank.config import DecodeSettings
 from imgrank.errors import InputError, SettingsError
 from imgrank.images.scan import display
@@ -99,6 +99,13 @@ class Collection:
             places = np.flatnonzero((rows >= start) & (rows < self._starts[part + 1]))
             if len(places):
                 yield part, places, rows[places] - start
+
+    def descriptors(self, rows: Ids) -> Floats:
+        """Read the (n, dim) float32 descriptors of rows, as they were computed."""
+        vectors = np.empty((len(rows), self.parts[0].bundle.descriptors.dim), dtype=np.float32)
+        for part, places, own in self.split(rows):
+            vectors[places] = self.parts[part].bundle.descriptors.read_rows(own)
+        return vectors
 
     def pixels(self, row: int, longer_side: int | None) -> Pixels:
         """Decode the photo of a row; see `BundlePhotos.pixels`."""

@@ -159,7 +159,7 @@ class Searcher:
             name = self.photos.parts[part].path(own)
             look = self.reranker.prepare(photo) if self.reranker is not None else None
             digest = self.photos.parts[part].digests[own].tobytes()
-            return _Read(name, self.shortlister.vectors(np.array([photo]))[0], look, self._hidden(name, digest, photo))
+            return _Read(name, self.photos.descriptors(np.array([photo]))[0], look, self._hidden(name, digest, photo))
         assert self._encoder is not None  # stored_only was false
         pixels = read_query(photo, self.photos.settings, self._encoder.longer_side)
         encoded = self._encoder.encode([pixels.pixels])
@@ -203,8 +203,9 @@ class Searcher:
             return descriptor
         near = self.shortlister.search(descriptor, count + len(hidden))
         seen = np.flatnonzero(~np.isin(near.rows[0], hidden))[:count]
-        vectors = self.shortlister.vectors(near.rows[0][seen])
-        return expanded(descriptor, vectors, near.similarities[0][seen], self.settings.expand_alpha)
+        vectors, similarities = self.shortlister.vectors(near.rows[0][seen]), near.similarities[0][seen]
+        moved: Floats = expanded(descriptor[None], vectors[None], similarities[None], self.settings.expand_alpha)[0]
+        return moved
 
     @property
     def _wanted(self) -> int:
@@ -222,7 +223,7 @@ class Searcher:
             rows, similarities = found.rows[0][seen], found.similarities[0][seen]
             if not self.settings.collapse:
                 return rows[:wanted], similarities[:wanted], {}
-            groups = fold_copies(self.shortlister.vectors(rows), self.settings.copies_at)
+            groups = fold_copies(self.photos.descriptors(rows), self.settings.copies_at)
             if len(groups) >= wanted or len(found.rows[0]) < width:
                 firsts = [group[0] for group in groups[:wanted]]
                 copies = {int(rows[group[0]]): rows[group[1:]].tolist() for group in groups[:wanted]}

@@ -13,8 +13,9 @@ from imgrank.config import SearchSettings
 from imgrank.errors import DamagedBundleError, InputError, StaleGroupError
 from imgrank.index.base import Neighbours
 from imgrank.index.exact import ExactIndex
-from imgrank.index.graph import from_arrays
+from imgrank.index.graph import from_arrays, refuse_damaged
 from imgrank.records import OK
+from imgrank.steps.augment import searched_vectors
 from imgrank.steps.build_index import GraphState
 from imgrank.steps.collection import Collection
 
@@ -53,7 +54,7 @@ class Shortlister:
         return Neighbours(rows[order][None], similarities[order][None])
 
     def vectors(self, rows: Ids) -> Floats:
-        """Return the (n, dim) descriptors of rows of the collection."""
+        """Return the (n, dim) vectors that are searched, of rows of the collection: augmented, where the graph is."""
         vectors = np.empty((len(rows), self._parts[0].dim), dtype=np.float32)
         for number, places, own in self._photos.split(rows):
             vectors[places] = self._parts[number].vectors(own)
@@ -76,21 +77,26 @@ class _BundleShortlister:
         self._descriptors = bundle.descriptors.read()
         self._graph = None
         self._beside: ExactIndex | None
-        if settings.exact:
+        found = bundle.graph_table
+        if settings.exact and (found is None or not found.augmented):
             self._beside = ExactIndex(self._descriptors, searched)
             return
-        from imgrank.index.hnsw import HnswIndex
-
         table = bundle.graph
         state = GraphState.from_json(table.provenance.settings)
         covered = min(state.rows, len(self._descriptors))
         if table.provenance.input_digest != bundle.descriptors.digest(bundle.images.content_digest(covered)):
             raise StaleGroupError(bundle.path, "graph", f"imgrank index {bundle.path}")
-        if narrow and self._count <= max(FEW, NARROW * len(self._descriptors)):
-            self._beside = ExactIndex(self._descriptors, searched)
-            return
+        few = narrow and self._count <= max(FEW, NARROW * len(self._descriptors))
         try:
             graph = from_arrays(table.arrays())
+            if table.augmented:
+                refuse_damaged(graph, len(self._descriptors))
+                self._descriptors = searched_vectors(self._descriptors, table, graph)
+            if few or settings.exact:
+                self._beside = ExactIndex(self._descriptors, searched)
+                return
+            from imgrank.index.hnsw import HnswIndex
+
             self._graph = HnswIndex(graph, self._descriptors)
         except InputError as error:
             raise DamagedBundleError(bundle.path, "/graph", f"{error}; run `imgrank index {bundle.path}`") from error
@@ -108,7 +114,7 @@ class _BundleShortlister:
         return int(self._descriptors.shape[1])
 
     def vectors(self, rows: Ids) -> Floats:
-        """Return the (n, dim) descriptors of some rows."""
+        """Return the (n, dim) vectors that are searched, of some rows."""
         return self._descriptors[rows]
 
     def search(self, query: Floats, k: int) -> list[Neighbours]:

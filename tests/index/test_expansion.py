@@ -11,20 +11,21 @@ E = np.eye(3, dtype=np.float32)
 def test_neighbours_count_by_a_power_of_their_similarity() -> None:
     # d = e0, and neighbours e1 and e2 of similarity 1/2 and -1/2: with alpha 2 the sum is (1, 1/4, 0).
     similarities = np.array([0.5, -0.5], dtype=np.float32)
-    moved = expanded(E[0], E[1:], similarities, 2.0)
-    np.testing.assert_allclose(moved, np.array([4, 1, 0]) / np.sqrt(17), rtol=1e-6)
+    moved = expanded(E[:1], E[None, 1:], similarities[None], 2.0)
+    np.testing.assert_allclose(moved[0], np.array([4, 1, 0]) / np.sqrt(17), rtol=1e-6)
     # With alpha 0 what is similar at all counts in full.
-    np.testing.assert_allclose(expanded(E[0], E[1:], similarities, 0.0), np.array([1, 1, 0]) / np.sqrt(2), rtol=1e-6)
+    moved = expanded(E[:1], E[None, 1:], similarities[None], 0.0)
+    np.testing.assert_allclose(moved[0], np.array([1, 1, 0]) / np.sqrt(2), rtol=1e-6)
 
 
 def test_without_neighbours_nothing_moves() -> None:
-    np.testing.assert_array_equal(expanded(E[0], E[:0], np.zeros(0, np.float32), 3.0), E[0])
+    np.testing.assert_array_equal(expanded(E, E[:0][None].repeat(3, 0), np.zeros((3, 0), np.float32), 3.0), E)
 
 
 @pytest.mark.parametrize("alpha", [-1.0, np.inf, np.nan])
 def test_alpha_is_a_number_from_zero(alpha: float) -> None:
     with pytest.raises(SettingsError):
-        expanded(E[0], E[1:], np.ones(2, np.float32), alpha)
+        expanded(E[:1], E[None, 1:], np.ones((1, 2), np.float32), alpha)
 
 
 def test_copies_are_folded_into_the_first() -> None:
