@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -44,6 +45,11 @@ class Hit:
     photos: tuple[bytes, ...] = ()  # all photos of a query of several; `query` is then the first
     fuse: str | None = None  # one of `imgrank.config.Fuse`: how they were made one
     collapsed: tuple[bytes, ...] = ()  # paths of further photos that are copies of this one
+
+    @property
+    def file(self) -> Path:
+        """Return the path as a `pathlib.Path`."""
+        return Path(os.fsdecode(self.path))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's fields in their documented order; absent ones are left out."""
@@ -83,6 +89,18 @@ class Ranking:
 
     query: bytes
     hits: tuple[Hit, ...]
+
+    def __len__(self) -> int:
+        """Return how many hits there are."""
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        """Go through the hits, best first."""
+        return iter(self.hits)
+
+    def __getitem__(self, place: int) -> Hit:
+        """Return a hit by its place, from 0."""
+        return self.hits[place]
 
 
 def _short(value: float) -> float:

@@ -39,6 +39,7 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
     "evaluation": {"images.resize"},
     "training": {"images", "local", "encode", "mllm", "tokens.prune"},
     "steps": SIBLINGS | {"rerank", "report", "training", "evaluation"},
+    "library": {"steps", "encode.base"},
     "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto"},
 }
 OWNERS = {  # library -> where it may be imported

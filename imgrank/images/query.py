@@ -10,9 +10,9 @@ from imgrank.boxes import cut, split_name
 from imgrank.config import DecodeSettings
 from imgrank.errors import ImageError
 from imgrank.images.decode import read_photo
-from imgrank.images.resize import fit_longer_side
+from imgrank.images.resize import check_pixels, fit_longer_side
 from imgrank.images.scan import display
-from imgrank.records import DIGEST_SIZE
+from imgrank.records import DIGEST_SIZE, NO_DIGEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,3 +57,18 @@ def read_query(name: bytes, settings: DecodeSettings, longer_side: int | None) -
         part = fit_longer_side(part, longer_side)
     seen = hashlib.blake2b(digest + box.of(b""), digest_size=DIGEST_SIZE).digest()
     return QueryPixels(part, digest, seen)
+
+
+def query_of_pixels(pixels: Pixels, longer_side: int | None) -> QueryPixels:
+    """Take a photo that is in memory for a query.
+
+    Args:
+        pixels: (h, w, 3) uint8 sRGB, upright.
+        longer_side: pixels; None keeps the full size.
+
+    Raises:
+        InputError: another shape or type.
+    """
+    check_pixels(pixels, "the query")
+    digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=DIGEST_SIZE).digest()
+    return QueryPixels(pixels if longer_side is None else fit_longer_side(pixels, longer_side), NO_DIGEST, digest)

@@ -54,6 +54,10 @@ class Collection:
         """Take the photos of one bundle for a collection."""
         return photos if isinstance(photos, Collection) else cls([photos])
 
+    def selecting(self, selection: Selection) -> Collection:
+        """Return the same photos, of which others are searched."""
+        return self if selection == (self._selection or Selection()) else Collection(self.parts, selection)
+
     def __len__(self) -> int:
         """Return how many rows there are, those that are not searched included."""
         return self._starts[-1]

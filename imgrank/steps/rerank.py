@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgrank.arrays import Pixels
 from imgrank.config import Fuse, RerankSettings, Thresholds
 from imgrank.errors import InputError, SettingsError
+from imgrank.images.query import query_of_pixels
 from imgrank.prefetch import prefetch
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import DIGEST_SIZE, NO_DIGEST
@@ -98,12 +100,15 @@ class Reranker:
         """Return whether hits that were looked at have a probability."""
         return self.stage.scorer.name == "mllm"
 
-    def prepare(self, query: bytes | int) -> QueryPhoto:
-        """Read a query: a photo by its name, or the photo of a row of the collection.
+    def prepare(self, query: bytes | int | Pixels) -> QueryPhoto:
+        """Read a query: a photo by its name, the photo of a row of the collection, or pixels.
 
         Raises:
             ImageError: it cannot be decoded.
         """
+        if isinstance(query, np.ndarray):
+            seen = query_of_pixels(query, self.stage.source.longer_side)
+            return QueryPhoto(seen.digest, seen.pixels)
         if isinstance(query, int):
             return read_stored_query(self.photos, self.stage, query)
         return read_photo_query(self.photos, self.stage, query)

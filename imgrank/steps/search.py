@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imgrank.arrays import Floats, Ids, unit_rows
+from imgrank.arrays import Floats, Ids, Pixels, unit_rows
 from imgrank.boxes import split_name
 from imgrank.bundle.file import Bundle
 from imgrank.config import UNKNOWN, EncoderSettings, Fuse, SearchSettings, Thresholds
 from imgrank.encode.base import Encoder
 from imgrank.errors import ImageError, MismatchError
-from imgrank.images.query import read_query
+from imgrank.images.query import query_of_pixels, read_query
 from imgrank.index.base import Neighbours
 from imgrank.index.copies import fold_copies
 from imgrank.index.expansion import expanded
@@ -33,17 +33,18 @@ from imgrank.steps.shortlist import Shortlister
 RANKS_FUSED = 100  # at least so many hits of each photo count where ranks are fused, however few are shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Query:
     """What is searched for.
 
     Attributes:
-        photos: names of photos or of parts of photos (`imgrank.boxes`), or rows of the collection.
+        photos: names of photos or of parts of photos (`imgrank.boxes`), rows of the collection, or (h, w, 3) uint8 sRGB
+            pixels, which have no name.
         fuse: how several photos of one object become one query: "mean" of their descriptors; "max" of their
             similarities to a candidate; "rrf", the reciprocal ranks of a candidate in the results of each.
     """
 
-    photos: tuple[bytes | int, ...]
+    photos: tuple[bytes | int | Pixels, ...]
     fuse: Fuse = "mean"
 
 
@@ -73,8 +74,10 @@ class Searcher:
         reranker: the second stage, over the same photos; None leaves the shortlist as it is.
         thresholds: what a hit must reach.
         encoder: None loads the one the first bundle was made with. A folder or id of the same model may be given where
-            it lies elsewhere on this machine; and must be for imported descriptors whose encoder nobody named.
+            it lies elsewhere on this machine; and must be for imported descriptors whose encoder nobody named. Or the
+            encoder itself, loaded before by `load_bundle_encoder`.
         device: for encoders that run in torch.
+        shortlister: over the same photos with the same settings, loaded before.
         stored_only: all queries will be rows of the collection, so no encoder is loaded.
 
     Raises:
@@ -91,8 +94,9 @@ class Searcher:
         *,
         reranker: Reranker | None = None,
         thresholds: Thresholds | None = None,
-        encoder: str | None = None,
+        encoder: str | Encoder | None = None,
         device: str = "auto",
+        shortlister: Shortlister | None = None,
         stored_only: bool = False,
     ) -> None:
         self.photos, self.settings, self.reranker = Collection.of(photos), settings, reranker
@@ -100,8 +104,12 @@ class Searcher:
         check_thresholds(self._thresholds, reranker)
         bundles = [part.bundle for part in self.photos.parts]
         check_one_encoder(bundles)
-        self.shortlister = Shortlister(self.photos, settings)
-        self._encoder = None if stored_only else load_bundle_encoder(bundles[0], encoder, device)
+        self.shortlister = shortlister or Shortlister(self.photos, settings)
+        self._encoder: Encoder | None = None
+        if encoder is not None and not isinstance(encoder, str):
+            self._encoder = encoder
+        elif not stored_only:
+            self._encoder = load_bundle_encoder(bundles[0], encoder, device)
 
     def search(self, query: bytes | Query) -> Ranking:
         """Rank the photos of the collection for one query.
@@ -153,7 +161,7 @@ class Searcher:
             shortlists.append(_Shortlist(ranking, rows.tolist(), looks))
         return tuple(shortlists)
 
-    def _read(self, photo: bytes | int) -> _Read:
+    def _read(self, photo: bytes | int | Pixels) -> _Read:
         if isinstance(photo, int):
             part, own = self.photos.locate(photo)
             name = self.photos.parts[part].path(own)
@@ -161,20 +169,23 @@ class Searcher:
             digest = self.photos.parts[part].digests[own].tobytes()
             return _Read(name, self.photos.descriptors(np.array([photo]))[0], look, self._hidden(name, digest, photo))
         assert self._encoder is not None  # stored_only was false
-        pixels = read_query(photo, self.photos.settings, self._encoder.longer_side)
-        encoded = self._encoder.encode([pixels.pixels])
+        if isinstance(photo, bytes):
+            name, seen = photo, read_query(photo, self.photos.settings, self._encoder.longer_side)
+        else:
+            name, seen = b"", query_of_pixels(photo, self._encoder.longer_side)
+        encoded = self._encoder.encode([seen.pixels])
         look = None
         if self.reranker is not None:
             if self.reranker.uses_local_features and encoded.local is not None:
                 look = QueryPhoto(NO_DIGEST, None, encoded.local[0])
             else:
                 look = self.reranker.prepare(photo)
-        return _Read(photo, encoded.descriptors[0], look, self._hidden(photo, pixels.photo_digest))
+        return _Read(name, encoded.descriptors[0], look, self._hidden(name, seen.photo_digest))
 
     def _hidden(self, name: bytes, digest: bytes, row: int | None = None) -> Ids:
         """Return the rows that this query may not find: its own, where it is a row, and all that show the same file."""
         own = np.array([] if row is None else [row], dtype=np.int64)
-        if not self.settings.exclude_self:
+        if not self.settings.exclude_self or not name:
             return own
         return np.union1d(own, self.photos.rows_like(split_name(name)[0], digest))
 
