@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", type=int, default=50, metavar="N", help="every Nth through the commands, too")
+    parser.add_argument("--only", type=int, metavar="N", help="try this one mutant again, also through the commands")
     parser.add_argument("--folder", type=Path)
     chosen = parser.parse_args()
     newest = max(GOLDEN.glob("version-*.h5.xz"))
@@ -59,7 +60,7 @@ def main() -> None:
         faults: list[str] = []
         worker = Worker()
         slowest = 0.0
-        for number in range(chosen.count):
+        for number in range(chosen.count) if chosen.only is None else [chosen.only]:
             rng = random.Random(f"{chosen.seed} {number}")
             kind, make = rng.choice(DAMAGE if number % 2 == 0 else HOSTILE)
             target = folder / "mutant.h5"
@@ -80,7 +81,7 @@ def main() -> None:
             table[kind][outcome.split(":")[0]] += 1
             if outcome.split(":")[0] not in ("right", "typed error"):
                 faults.append(f"{number} {kind}: {outcome}")
-            if number % chosen.commands == 0:
+            if number % chosen.commands == 0 or chosen.only is not None:
                 faults += [f"{number} {kind}: {fault}" for fault in commands(target)]
     outcomes = ["right", "typed error", "wrong", "untyped error", "crash", "hang", "not made"]
     print(f"{'mutation':24}" + "".join(f"{outcome:>14}" for outcome in outcomes))
