@@ -35,12 +35,20 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "import": "imgrank.cli.import_descriptors",
     "bench": "imgrank.cli.bench",
     "demo": "imgrank.cli.demo",
+    "config": "imgrank.cli.config",
+    "completion": "imgrank.cli.completion",
 }
 
 
 @click.group(cls=LazyGroup, commands_table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="imgrank %(version)s")
-def cli() -> None:
+@click.option(
+    "--config",
+    metavar="FILE|none",
+    envvar="IMGRANK_CONFIG",
+    help="Take settings from FILE alone, or from no file.  [default: ./imgrank.toml, then the user's]",
+)
+def cli(config: str | None) -> None:
     """Find the photos that show the same object, place, artwork or product.
 
     A global descriptor and an HNSW graph give a shortlist; a second look at each pair (by a multimodal language model,

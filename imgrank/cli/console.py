@@ -7,10 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from imgrank.cli.log import current_log
 from imgrank.errors import ImageError
 from imgrank.results import Ranking
 
@@ -29,15 +30,29 @@ class Console:
         self.quiet = quiet
         self.started = time.monotonic()
         self._write: Callable[[str], None] = lambda line: click.echo(line, err=True)
+        self._log = current_log()
+        self._bar: Any = None
+        self._skipped = 0  # photos, while the present bar is drawn
 
     def note(self, message: str) -> None:
         """Print one line."""
+        if self._log is not None:
+            self._log.write(message)
         if not self.quiet:
             self._write(f"imgrank: {message}")
 
     def skipped(self, error: ImageError) -> None:
         """Print that a photo was left out; also when quiet, since a photo is never dropped silently."""
-        self._write(f"imgrank: skipped ({error.code}) {error}")
+        self.alarm(f"skipped ({error.code}) {error}")
+        self._skipped += 1
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._skipped} skipped")
+
+    def alarm(self, message: str) -> None:
+        """Print one line, also when quiet."""
+        if self._log is not None:
+            self._log.write(message)
+        self._write(f"imgrank: {message}")
 
     @contextlib.contextmanager
     def bar(self, total: int | None, description: str, unit: str) -> Iterator[Callable[[int], None]]:
@@ -49,10 +64,11 @@ class Console:
 
         with tqdm(total=total, desc=description, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True) as bar:
             before, self._write = self._write, lambda line: tqdm.write(line, file=sys.stderr)
+            self._bar, self._skipped = bar, 0
             try:
                 yield lambda count: _advance(bar, count)
             finally:
-                self._write = before
+                self._write, self._bar = before, None
 
     def scored(self, work: Work, scorer: str) -> None:
         """Print how many pairs a model looked at, and why not more; the quick scorers are not worth a line."""
@@ -64,8 +80,8 @@ class Console:
         self.note(f"{message}, {duration(time.monotonic() - self.started)}; next: {then}")
 
 
-def _advance(bar: object, count: int) -> None:
-    bar.update(count)  # type: ignore[attr-defined]
+def _advance(bar: Any, count: int) -> None:
+    bar.update(count)
 
 
 def scored_text(work: Work) -> str:

@@ -13,7 +13,7 @@ from imgrank.config import DecodeSettings
 
 @click.command(short_help="Compute the global descriptors of photos.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=bytes))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle to make or add to.")
+@click.option("-o", "--output", required=True, type=options.BUNDLE, help="The bundle to make or add to.")
 @options.photo_options
 def command(paths: tuple[bytes, ...], output: Path, **chosen: Any) -> int:
     """Compute the global descriptors of photos.

@@ -14,7 +14,7 @@ from imgrank.config import PRESETS, GraphSettings
 
 @click.command(short_help="Make photos searchable.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=bytes))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to make or add to.")
+@click.option("-o", "--output", type=options.BUNDLE, help="The bundle to make or add to.")
 @click.option(
     "--m", type=click.IntRange(min=2), help=f"Links of a photo and level in the graph.  [default: {GraphSettings.m}]"
 )

@@ -10,7 +10,7 @@ from imgrank.cli import options
 
 
 @click.command(short_help="Make one bundle of several.")
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("bundles", nargs=-1, required=True, type=options.BUNDLE)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle to make.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @options.quiet_option

@@ -77,7 +77,7 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     from imgrank.steps.rerank import Reranker
     from imgrank.steps.search import Searcher
 
-    if top is None and (chosen["top_only"] or chosen["time_budget"] or chosen["symmetric"]):
+    if top is None and options.typed("top_only", "time_budget", "symmetric"):
         raise click.UsageError("--top-only, --time-budget and --symmetric are for re-ranking: give --rerank K")
     console = Console(chosen["quiet"])
     output = Output(chosen["form"], chosen["null"], bundles=bool(chosen["others"]))
