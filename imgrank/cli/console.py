@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +32,7 @@ class Console:
         self.started = time.monotonic()
         self._write: Callable[[str], None] = lambda line: click.echo(line, err=True)
         self._log = current_log()
+        self._before = 0  # bytes
         self._bar: Any = None
         self._skipped = 0  # photos, while the present bar is drawn
 
@@ -74,6 +76,16 @@ class Console:
         """Print how many pairs a model looked at, and why not more; the quick scorers are not worth a line."""
         if work.candidates and (scorer == "mllm" or work.left_out):
             self.note(scored_text(work))
+
+    def watch(self, bundle: Path) -> None:
+        """Note how large a bundle is before it is written, for `finish`."""
+        self._before = bundle.stat().st_size if bundle.is_file() else 0
+
+    def finish(self, bundle: Path, then: str) -> None:
+        """Print the last line of a command that wrote a bundle: its size, what came to that, time, and what is next."""
+        now = bundle.stat().st_size
+        more = f" ({size(now - self._before)} more)" if self._before < now else " (no more than before)"
+        self.done(f"{bundle}: {size(now)}{more if self._before else ''}", then)
 
     def done(self, message: str, then: str) -> None:
         """Print the last line of a command: what was made, how long it took, and the next useful command."""

@@ -26,7 +26,7 @@ def command(bundles: tuple[Path, ...], output: Path, force: bool, quiet: bool) -
         imgrank merge museum-a.h5 museum-b.h5 -o museums.h5
     """
     from imgrank.cli.console import Console
-    from imgrank.cli.index import finish
+    from imgrank.cli.index import NEXT
     from imgrank.steps.merge import merge
 
     console = Console(quiet)
@@ -37,4 +37,4 @@ def command(bundles: tuple[Path, ...], output: Path, force: bool, quiet: bool) -
         console.note(f"photos of {path} have new ids: theirs are in use")
     for name, reason in found.left_out.items():
         console.note(f"cache {name!r} is left out: {reason}")
-    finish(console, output)
+    console.finish(output, NEXT.format(output))

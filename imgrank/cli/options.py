@@ -99,6 +99,10 @@ list_options = together(
     click.option("-0", "--null", is_flag=True, help="Path lists and printed records end in NUL instead of newline."),
 )
 
+dry_run_option = click.option(
+    "-n", "--dry-run", is_flag=True, help="Change nothing; print photos, bytes and time, told from a few photos."
+)
+
 strict_option = click.option("--strict", is_flag=True, help="Stop at the first photo that cannot be used.")
 
 with_option = click.option(
@@ -326,6 +330,12 @@ def typed(*names: str) -> bool:
     """Tell whether one of these parameters was given on the command line, not by a file or the environment."""
     context = click.get_current_context()
     return any(context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in names)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print what a dry run found on standard output, a line for each fact."""
+    for name, value in facts.items():
+        click.echo(f"{name:8}{value}")
 
 
 def own_input() -> BinaryIO:
