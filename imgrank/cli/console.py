@@ -17,7 +17,12 @@ from imgrank.errors import ImageError
 from imgrank.results import Ranking
 
 if TYPE_CHECKING:
+    from rich.console import Console as Screen
+    from rich.table import Table
+
     from imgrank.steps.rerank import Work
+
+_ROOM_FOR_PATHS = 40  # columns; where a path needs more and there is less, it goes below the numbers
 
 
 class Console:
@@ -172,7 +177,38 @@ def print_table(ranking: Ranking) -> None:
         table.add_row(*[""] * (len(table.columns) - 1), "no hits")
     # Without a colour system rich writes no escape codes at all, not even bold ones.
     plain = bool(os.environ.get("NO_COLOR"))
-    Screen(file=sys.stdout, highlight=False, color_system=None if plain else "auto").print(table)
+    screen = Screen(file=sys.stdout, highlight=False, color_system=None if plain else "auto")
+    if _cramped(table, screen):
+        _print_paths_below(table, screen, texts=2 if named else 1)
+    else:
+        screen.print(table)
+
+
+def _cramped(table: Table, screen: Screen) -> bool:
+    """Tell whether the last column of a table, its paths, would be folded into many short lines."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, [str(column.header), *map(str, column.cells)])) for column in table.columns]
+    room = screen.width - sum(widths[:-1]) - 2 * (len(widths) - 1)
+    return room < min(widths[-1], _ROOM_FOR_PATHS)
+
+
+def _print_paths_below(table: Table, screen: Screen, texts: int) -> None:
+    """Print a table whose last columns are long texts with these on lines of their own below each row."""
+    from rich.cells import cell_len, chop_cells
+    from rich.text import Text
+
+    indent = "    "
+    shown = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    numbers = shown[:-texts]
+    widths = [max(map(cell_len, column)) for column in numbers]
+    screen.print(table.title)
+    for row, cells in enumerate(zip(*numbers, strict=True)):
+        line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        screen.print(Text(line.rstrip(), style="" if row else "bold"))
+        for column in shown[-texts:]:
+            for part in chop_cells(column[row], max(1, screen.width - len(indent))):
+                screen.print(Text(indent + part), no_wrap=True)
 
 
 class Output:
