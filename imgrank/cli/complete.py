@@ -31,7 +31,7 @@ def bundles(incomplete: str) -> list[CompletionItem[str]]:
         names = []
     fitting = [name for name in names if name.startswith(start) and (start[:1] == "." or name[:1] != ".")]
     found = [CompletionItem(os.path.join(folder, name)) for name in fitting if name.endswith(SUFFIXES)]  # noqa: PTH118
-    return [CompletionItem(incomplete, type="dir"), *found]
+    return [*found, _folders(incomplete)]
 
 
 def models(names: Iterable[str], incomplete: str) -> list[CompletionItem[str]]:
@@ -39,17 +39,24 @@ def models(names: Iterable[str], incomplete: str) -> list[CompletionItem[str]]:
     from click.shell_completion import CompletionItem
 
     fitting = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-    return [CompletionItem(incomplete, type="dir"), *fitting]
+    return [*fitting, _folders(incomplete)]
 
 
-def caches(bundle: Path | None, incomplete: str) -> list[CompletionItem[str]]:
+def caches(bundle: str | Path | None, incomplete: str) -> list[CompletionItem[str]]:
     """Offer the token caches of the bundle that was typed."""
     from click.shell_completion import CompletionItem
 
-    from imgrank.steps.info import cache_names
+    from imgrank.steps.cache_choice import cache_names
 
-    names = [] if bundle is None else cache_names(bundle)
+    names = [] if bundle is None else cache_names(Path(bundle))
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _folders(incomplete: str) -> CompletionItem[str]:
+    """Return what asks the shell for folders; it must be the last item, for click's zsh script loses empty texts."""
+    from click.shell_completion import CompletionItem
+
+    return CompletionItem(incomplete, type="dir")
 
 
 def script(cli: click.Command, shell: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from imgrank.cli.prepare import NOT_FROM_FOLDER, PREFIX, SHARED, Place, commands, settable
+from imgrank.cli.prepare import NOT_FROM_FOLDER, PREFIX, SETTABLE, SHARED, Place, commands, settable
 from imgrank.errors import SettingsError
 from imgrank.nearest import did_you_mean
 from imgrank.user_config import user_config
@@ -180,13 +180,15 @@ def _unknown(
     where: str, place: Place, key: str, value: Any, groups: set[str], options: Mapping[str, click.Option]
 ) -> str:
     if isinstance(value, dict) and not options:
-        hint, what = did_you_mean(key, groups), "is no command"
+        hint, what = did_you_mean(key, groups, 1), "is no command"
     else:
         names = options or SHARED
         hint = did_you_mean(key, names, 1)
         what = "is no setting" if place else "is no setting that commands share"
         if key in groups:
             what = "is a command: give a table"
+        elif not place and key in SETTABLE:
+            hint = "put it below the table of a command, such as [search]"
         hint = hint or f"there are: {', '.join(sorted(names))}"
     return f"{where} {what}; {hint}".rstrip("; ")
 

@@ -61,4 +61,6 @@ class CacheName(click.types.StringParamType):
         """Offer the caches that the bundle has."""
         from imgrank.cli.complete import caches
 
-        return caches(ctx.params.get("bundle"), incomplete)
+        # Behind an option that has no value yet, click leaves the arguments as they were typed.
+        typed = ctx.args[0] if ctx.args else None
+        return caches(ctx.params.get("bundle") or typed, incomplete)

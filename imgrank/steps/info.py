@@ -17,16 +17,6 @@ from imgrank.steps.features import kept_settings
 from imgrank.tokens.recipe import recipe_text
 
 
-def cache_names(bundle: Path) -> list[str]:
-    """Return the names of the token caches of a bundle.
-
-    Raises:
-        BundleError: it cannot be read.
-    """
-    with file.read(bundle) as opened:
-        return sorted(opened.token_tables)
-
-
 def describe(bundle: Path) -> dict[str, Any]:
     """Return what a bundle holds: groups with shapes and bytes, models, settings, and whether a group is stale.
 
