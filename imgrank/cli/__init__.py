@@ -63,6 +63,7 @@ def cli(config: str | None) -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    _open_streams()
     try:
         cli.main()
     except SystemExit as done:
@@ -74,3 +75,18 @@ def main() -> None:
         if any(thread.daemon for thread in threading.enumerate()):
             os._exit(done.code if isinstance(done.code, int) else 1)
         raise
+
+
+def _open_streams() -> None:
+    """Open the standard streams that whoever started the process has closed, on nothing.
+
+    Their numbers would else go to the next files that are opened, a bundle among them, and what a library prints would
+    be written into it.
+    """
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -119,9 +120,11 @@ def test_the_examples_of_a_command_run(prepared: Path, tmp_path: Path, place: tu
         (folder / name).unlink()
     environment = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
     for line in lines:
+        if "parquet" in line and find_spec("pyarrow") is None:
+            continue
         if shutil.which("jq") is None:
             line = line.split(" | jq ")[0]
-        script = "set -o pipefail; " + line.replace("/mnt/archive/photos", "archive/photos")
+        script = "set -o pipefail; " + line.replace("/mnt/archive/photos", "archive")
         done = subprocess.run(
             ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, timeout=120, check=False
         )
