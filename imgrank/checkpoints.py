@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imgrank.errors import MissingModelError, SettingsError
+from imgrank.errors import MissingModelError, SettingsError, UnknownModelError
 
 Config = Mapping[str, Any]  # a JSON object
 
@@ -103,7 +103,7 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, str | None]:
             raise SettingsError(f"{name!r} is a folder, which has no revision {revision!r}; leave the revision out")
         return Path(name).expanduser(), None
     if not HUB_ID.fullmatch(name):
-        raise MissingModelError(name, "there is no such folder, and ids on the Hugging Face hub are ORGANIZATION/NAME")
+        raise UnknownModelError(name, "there is no such folder, and ids on the Hugging Face hub are ORGANIZATION/NAME")
     folder = fetch(name, revision, ["config.json", ADAPTER_CONFIG])
     return folder, folder.name  # the cache names a snapshot's folder after its commit
 
@@ -307,7 +307,7 @@ def fetch(name: str, revision: str | None, files: Sequence[str]) -> Path:
         raise MissingModelError(name, f"the hub has no revision {revision!r} of it") from error
     except RepositoryNotFoundError as error:
         reason = "the hub has no such model, or not for you (`hf auth login`), and there is no such folder"
-        raise MissingModelError(name, reason) from error
+        raise UnknownModelError(name, reason) from error
     except (OSError, ValueError, RuntimeError, _network_error()) as error:
         # Some releases of the hub client (1.x) ask the hub what files a known commit has, though all are in the cache.
         with suppress(OSError, ValueError):
@@ -320,7 +320,7 @@ def fetch(name: str, revision: str | None, files: Sequence[str]) -> Path:
             f"there is no such folder, it is not in the cache, and {why}, "
             f"or run `hf download {name} --local-dir DIR` elsewhere and give DIR"
         )
-        raise MissingModelError(name, reason) from error
+        raise UnknownModelError(name, reason) from error
 
 
 def _network_error() -> type[Exception]:

@@ -5,6 +5,7 @@ ImgrankError                     something failed                               
 ├── MissingError                 something this machine would need is not there          exit 3
 │   ├── MissingExtraError        an optional package is not installed (.extra)
 │   ├── MissingModelError        a model is not found or its folder lacks files (.model)
+│   │   └── UnknownModelError    the name is neither a folder here nor an id that can be fetched
 │   └── MissingDeviceError       the device asked for does not exist, or is too small (.device)
 ├── BundleError                  the bundle cannot answer (.path)                        exit 4
 │   ├── NotABundleError          not HDF5, or HDF5 without the imgrank format attribute
@@ -25,7 +26,10 @@ Every message says what is wrong, where, and what to do next.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import ClassVar
+
+from imgrank.nearest import did_you_mean
 
 
 class ImgrankError(Exception):
@@ -60,6 +64,19 @@ class MissingModelError(MissingError):
     def __init__(self, model: str, reason: str) -> None:
         super().__init__(f"model {model!r}: {reason}")
         self.model = model
+
+
+class UnknownModelError(MissingModelError):
+    """The name of a model is neither a folder on this machine nor an id that can be fetched; it may be misspelt."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.reason = reason
+
+    def among(self, names: Iterable[str]) -> UnknownModelError:
+        """Return the same error with the names that may have been meant."""
+        hint = did_you_mean(self.model, names)
+        return UnknownModelError(self.model, f"{self.reason}; {hint}") if hint else self
 
 
 class MissingDeviceError(MissingError):

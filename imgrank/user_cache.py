@@ -12,8 +12,12 @@ def user_cache() -> Path:
     chosen = os.environ.get("XDG_CACHE_HOME", "")
     if Path(chosen).is_absolute():  # the XDG specification has relative ones ignored
         return Path(chosen) / "imgrank"
+    return home_folder() / (Path("Library", "Caches") if sys.platform == "darwin" else Path(".cache")) / "imgrank"
+
+
+def home_folder() -> Path:
+    """Return the home of the user."""
     try:
-        home = Path.home()
+        return Path.home()
     except RuntimeError:  # a user that the system does not know, as in some containers: HOME is then "/" by custom
-        home = Path("/")
-    return (home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache") / "imgrank"
+        return Path("/")

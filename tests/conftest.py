@@ -28,6 +28,7 @@ def run_imgrank(*arguments: object, **options) -> subprocess.CompletedProcess[by
 @pytest.fixture(autouse=True)
 def _no_scores_of_other_tests(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")  # nor the settings of whoever runs the tests
 
 
 @pytest.fixture(scope="session")

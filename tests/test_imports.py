@@ -20,10 +20,12 @@ SHARED = {
     "checkpoints",
     "durations",
     "hub_cache",
+    "nearest",
     "prefetch",
     "pretrained",
     "sizes",
     "user_cache",
+    "user_config",
 }
 SIBLINGS = {"images", "encode", "bundle", "index", "mllm", "tokens", "local"}
 ALLOWED = {  # folder -> folders it may import beside itself and the shared modules

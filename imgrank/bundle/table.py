@@ -23,8 +23,7 @@ from imgrank.errors import DamagedBundleError
 def create_columns(group: h5py.Group, columns: Iterable[Column]) -> None:
     """Make empty datasets for `columns` in a group."""
     for column in columns:
-        row_bytes = np.dtype(column.dtype).itemsize * int(np.prod(column.tail, dtype=np.int64))
-        rows = max(1, column.chunk_bytes // row_bytes)
+        rows, _ = _chunk(column)
         group.create_dataset(
             column.name,
             shape=(0, *column.tail),
@@ -32,6 +31,18 @@ def create_columns(group: h5py.Group, columns: Iterable[Column]) -> None:
             chunks=(rows, *column.tail),
             dtype=column.dtype,
         )
+
+
+def allocation(column: Column, rows: int) -> int:
+    """Return the bytes that a column of so many rows takes in a file."""
+    chunk_rows, row_bytes = _chunk(column)
+    return -(-rows // chunk_rows) * chunk_rows * row_bytes
+
+
+def _chunk(column: Column) -> tuple[int, int]:
+    """Return the rows of a chunk, and the bytes of a row."""
+    row_bytes = np.dtype(column.dtype).itemsize * int(np.prod(column.tail, dtype=np.int64))
+    return max(1, column.chunk_bytes // row_bytes), row_bytes
 
 
 def append(dataset: h5py.Dataset, rows: npt.ArrayLike) -> None:

@@ -35,12 +35,20 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "import": "imgrank.cli.import_descriptors",
     "bench": "imgrank.cli.bench",
     "demo": "imgrank.cli.demo",
+    "config": "imgrank.cli.config",
+    "completion": "imgrank.cli.completion",
 }
 
 
 @click.group(cls=LazyGroup, commands_table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="imgrank %(version)s")
-def cli() -> None:
+@click.option(
+    "--config",
+    metavar="FILE|none",
+    envvar="IMGRANK_CONFIG",
+    help="Take settings from FILE alone, or from no file.  [default: ./imgrank.toml, then the user's]",
+)
+def cli(config: str | None) -> None:
     """Find the photos that show the same object, place, artwork or product.
 
     A global descriptor and an HNSW graph give a shortlist; a second look at each pair (by a multimodal language model,
@@ -55,6 +63,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    _open_streams()
     try:
         cli.main()
     except SystemExit as done:
@@ -66,3 +75,18 @@ def main() -> None:
         if any(thread.daemon for thread in threading.enumerate()):
             os._exit(done.code if isinstance(done.code, int) else 1)
         raise
+
+
+def _open_streams() -> None:
+    """Open the standard streams that whoever started the process has closed, on nothing.
+
+    Their numbers would else go to the next files that are opened, a bundle among them, and what a library prints would
+    be written into it.
+    """
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))

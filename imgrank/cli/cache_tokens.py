@@ -38,7 +38,7 @@ from imgrank.config import PRESETS, DecodeSettings
     help="Pairs that are scored with all of their tokens, for `imgrank check --fidelity`; 0: none.",
 )
 @click.option("--overwrite", is_flag=True, help="Throw away a cache of that name first.")
-@click.option("--dry-run", is_flag=True, help="Only print photos, tokens, bytes and hours, told from a few photos.")
+@options.dry_run_option
 @options.device_option
 @options.decode_options
 @options.root_option
@@ -66,7 +66,7 @@ def command(bundle: Path, mllm: str | None, preset: str | None, dry_run: bool, *
         imgrank cache-tokens db.h5 --mllm Qwen/Qwen3-VL-8B-Instruct --recipe "resize:560 | divprune:64 | pq:512"
         imgrank cache-tokens db.h5 --mllm Qwen/Qwen3-VL-8B-Instruct --bytes-per-image 32KiB --dry-run
     """
-    from imgrank.cli.console import Console, size
+    from imgrank.cli.console import Console
 
     console = Console(chosen.pop("quiet"))
     if mllm is None and preset is not None:
@@ -74,8 +74,9 @@ def command(bundle: Path, mllm: str | None, preset: str | None, dry_run: bool, *
     if dry_run:
         _print_estimate(console, bundle, mllm, chosen)
         return 0
+    console.watch(bundle)
     skipped = run_cache_tokens(console, bundle, mllm=mllm, **chosen)
-    console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")
+    console.finish(bundle, f"imgrank search {bundle} QUERY.jpg --rerank 50")
     return options.IMAGES_SKIPPED if skipped else 0
 
 
@@ -123,5 +124,4 @@ def _print_estimate(console: Any, bundle: Path, mllm: str | None, chosen: dict[s
         "bytes": f"{size(found.bytes_per_image)} for a photo, {size(found.total_bytes)} in all",
         "time": f"about {duration(found.seconds)}",
     }
-    for name, value in lines.items():
-        click.echo(f"{name:8}{value}")
+    options.print_facts(lines)

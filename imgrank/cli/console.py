@@ -7,15 +7,22 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from imgrank.cli.log import current_log
 from imgrank.errors import ImageError
 from imgrank.results import Ranking
 
 if TYPE_CHECKING:
+    from rich.console import Console as Screen
+    from rich.table import Table
+
     from imgrank.steps.rerank import Work
+
+_ROOM_FOR_PATHS = 40  # columns; where a path needs more and there is less, it goes below the numbers
 
 
 class Console:
@@ -29,15 +36,30 @@ class Console:
         self.quiet = quiet
         self.started = time.monotonic()
         self._write: Callable[[str], None] = lambda line: click.echo(line, err=True)
+        self._log = current_log()
+        self._before = 0  # bytes
+        self._bar: Any = None
+        self._skipped = 0  # photos, while the present bar is drawn
 
     def note(self, message: str) -> None:
         """Print one line."""
+        if self._log is not None:
+            self._log.write(message)
         if not self.quiet:
             self._write(f"imgrank: {message}")
 
     def skipped(self, error: ImageError) -> None:
         """Print that a photo was left out; also when quiet, since a photo is never dropped silently."""
-        self._write(f"imgrank: skipped ({error.code}) {error}")
+        self.alarm(f"skipped ({error.code}) {error}")
+        self._skipped += 1
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._skipped} skipped")
+
+    def alarm(self, message: str) -> None:
+        """Print one line, also when quiet."""
+        if self._log is not None:
+            self._log.write(message)
+        self._write(f"imgrank: {message}")
 
     @contextlib.contextmanager
     def bar(self, total: int | None, description: str, unit: str) -> Iterator[Callable[[int], None]]:
@@ -49,23 +71,34 @@ class Console:
 
         with tqdm(total=total, desc=description, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True) as bar:
             before, self._write = self._write, lambda line: tqdm.write(line, file=sys.stderr)
+            self._bar, self._skipped = bar, 0
             try:
                 yield lambda count: _advance(bar, count)
             finally:
-                self._write = before
+                self._write, self._bar = before, None
 
     def scored(self, work: Work, scorer: str) -> None:
         """Print how many pairs a model looked at, and why not more; the quick scorers are not worth a line."""
         if work.candidates and (scorer == "mllm" or work.left_out):
             self.note(scored_text(work))
 
+    def watch(self, bundle: Path) -> None:
+        """Note how large a bundle is before it is written, for `finish`."""
+        self._before = bundle.stat().st_size if bundle.is_file() else 0
+
+    def finish(self, bundle: Path, then: str) -> None:
+        """Print the last line of a command that wrote a bundle: its size, what came to that, time, and what is next."""
+        now = bundle.stat().st_size
+        more = f" ({size(now - self._before)} more)" if self._before < now else " (no more than before)"
+        self.done(f"{bundle}: {size(now)}{more if self._before else ''}", then)
+
     def done(self, message: str, then: str) -> None:
         """Print the last line of a command: what was made, how long it took, and the next useful command."""
         self.note(f"{message}, {duration(time.monotonic() - self.started)}; next: {then}")
 
 
-def _advance(bar: object, count: int) -> None:
-    bar.update(count)  # type: ignore[attr-defined]
+def _advance(bar: Any, count: int) -> None:
+    bar.update(count)
 
 
 def scored_text(work: Work) -> str:
@@ -144,7 +177,38 @@ def print_table(ranking: Ranking) -> None:
         table.add_row(*[""] * (len(table.columns) - 1), "no hits")
     # Without a colour system rich writes no escape codes at all, not even bold ones.
     plain = bool(os.environ.get("NO_COLOR"))
-    Screen(file=sys.stdout, highlight=False, color_system=None if plain else "auto").print(table)
+    screen = Screen(file=sys.stdout, highlight=False, color_system=None if plain else "auto")
+    if _cramped(table, screen):
+        _print_paths_below(table, screen, texts=2 if named else 1)
+    else:
+        screen.print(table)
+
+
+def _cramped(table: Table, screen: Screen) -> bool:
+    """Tell whether the last column of a table, its paths, would be folded into many short lines."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, [str(column.header), *map(str, column.cells)])) for column in table.columns]
+    room = screen.width - sum(widths[:-1]) - 2 * (len(widths) - 1)
+    return room < min(widths[-1], _ROOM_FOR_PATHS)
+
+
+def _print_paths_below(table: Table, screen: Screen, texts: int) -> None:
+    """Print a table whose last columns are long texts with these on lines of their own below each row."""
+    from rich.cells import cell_len, chop_cells
+    from rich.text import Text
+
+    indent = "    "
+    shown = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    numbers = shown[:-texts]
+    widths = [max(map(cell_len, column)) for column in numbers]
+    screen.print(table.title)
+    for row, cells in enumerate(zip(*numbers, strict=True)):
+        line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        screen.print(Text(line.rstrip(), style="" if row else "bold"))
+        for column in shown[-texts:]:
+            for part in chop_cells(column[row], max(1, screen.width - len(indent))):
+                screen.print(Text(indent + part), no_wrap=True)
 
 
 class Output:

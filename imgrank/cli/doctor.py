@@ -42,7 +42,8 @@ def command(mllm: str | None, dtype: str, form: str | None, device: str, quiet: 
     from imgrank.cli.console import Console
     from imgrank.steps.doctor import examine
 
-    found = examine(mllm, device=device, dtype=dtype, reporter=Console(quiet))
+    console = Console(quiet)
+    found = examine(mllm, device=device, dtype=dtype, reporter=console)
     if (form or ("text" if sys.stdout.isatty() else "json")) == "json":
         checks = [
             {"check": c.name, "difference": c.difference, "allowed": c.allowed, "passed": c.passed}
@@ -53,10 +54,9 @@ def command(mllm: str | None, dtype: str, form: str | None, device: str, quiet: 
         for line in _lines(found):
             click.echo(line)
     if not found.healthy:
-        click.echo(
-            "imgrank: the model does not score here as it was published; try --dtype float32 or --device cpu, and "
-            "report this output",
-            err=True,
+        console.alarm(
+            "the model does not score here as it was published; try --dtype float32 or --device cpu, and report this "
+            "output"
         )
     return 0 if found.healthy else 1
 

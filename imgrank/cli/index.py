@@ -11,10 +11,12 @@ import click
 from imgrank.cli import options
 from imgrank.config import PRESETS, GraphSettings
 
+NEXT = "imgrank search {} QUERY.jpg --rerank 50"
+
 
 @click.command(short_help="Make photos searchable.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=bytes))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to make or add to.")
+@click.option("-o", "--output", type=options.BUNDLE, help="The bundle to make or add to.")
 @click.option(
     "--m", type=click.IntRange(min=2), help=f"Links of a photo and level in the graph.  [default: {GraphSettings.m}]"
 )
@@ -47,8 +49,9 @@ from imgrank.config import PRESETS, GraphSettings
 @click.option("--cache-tokens", is_flag=True, help="Run `imgrank cache-tokens` afterwards.")
 @click.option("--mllm", metavar="MODEL", help="For --cache-tokens: whose visual tokens.")
 @click.option("--recipe", metavar="STEPS", help="For --cache-tokens: what is kept; see `imgrank cache-tokens --help`.")
+@options.dry_run_option
 @options.photo_options
-def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int:
+def command(paths: tuple[bytes, ...], output: Path | None, dry_run: bool, **chosen: Any) -> int:
     """Make photos searchable: embed them and build the neighbour graph.
 
     With -o, PATHS are photos and folders, which are embedded first. Without it, the one path is a bundle that has
@@ -57,6 +60,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
     \b
     Example:
         imgrank index ./photos -o db.h5
+        imgrank index ./photos -o db.h5 --dry-run
         imgrank index db.h5 --m 32
         imgrank index db.h5 --augment 5
     """
@@ -71,8 +75,15 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
         bundle = Path(click.format_filename(paths[0]))
         if bundle.is_dir():
             raise click.UsageError(f"{bundle} is a folder of photos; say where the bundle goes: -o {bundle.name}.h5")
+        if dry_run:
+            raise click.UsageError("--dry-run tells of photos: give them, and -o BUNDLE")
+        console.watch(bundle)
     else:
         bundle = output
+        if dry_run:
+            _print_estimate(console, paths, output, chosen)
+            return 0
+        console.watch(bundle)
         skipped = run_embed(console, paths, output, chosen)
     run_index(console, bundle, _graph_settings(chosen), chosen["threads"], chosen["rebuild"])
     if chosen["cache_tokens"]:
@@ -83,7 +94,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
         skipped += run_cache_tokens(console, bundle, mllm=mllm, device=chosen["device"], recipe=chosen["recipe"])
     if output is not None:
         _hint(console)
-    finish(console, bundle)
+    console.finish(bundle, NEXT.format(bundle))
     return options.IMAGES_SKIPPED if skipped else 0
 
 
@@ -97,19 +108,20 @@ def run_index(
     console.note(f"graph {summary.action}: {summary.rows} photos, recall@{RECALL_AT} {summary.recall:.4f}")
 
 
-def finish(console: Any, bundle: Path) -> None:
-    """Print the last line of a command that made or changed a bundle."""
-    from imgrank.cli.console import size
-
-    console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")
-
-
 _GRAPH_OPTIONS = ("m", "ef_construction", "augment", "augment_alpha")
 
 
 def _graph_settings(chosen: dict[str, Any]) -> GraphSettings | None:
     asked = {name: chosen[name] for name in _GRAPH_OPTIONS if chosen[name] is not None}
     return replace(GraphSettings(), **asked) if asked else None
+
+
+def _print_estimate(console: Any, paths: tuple[bytes, ...], output: Path, chosen: dict[str, Any]) -> None:
+    from imgrank.cli.embed import print_estimate
+
+    print_estimate(console, paths, output, chosen, graph=_graph_settings(chosen) or GraphSettings())
+    if chosen["cache_tokens"]:
+        console.note("tokens come to that; once the photos are indexed: imgrank cache-tokens BUNDLE --dry-run")
 
 
 def _hint(console: Any) -> None:

@@ -10,7 +10,7 @@ from imgrank.cli import options
 
 
 @click.command(short_help="Make one bundle of several.")
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("bundles", nargs=-1, required=True, type=options.BUNDLE)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle to make.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @options.quiet_option
@@ -26,7 +26,7 @@ def command(bundles: tuple[Path, ...], output: Path, force: bool, quiet: bool) -
         imgrank merge museum-a.h5 museum-b.h5 -o museums.h5
     """
     from imgrank.cli.console import Console
-    from imgrank.cli.index import finish
+    from imgrank.cli.index import NEXT
     from imgrank.steps.merge import merge
 
     console = Console(quiet)
@@ -37,4 +37,4 @@ def command(bundles: tuple[Path, ...], output: Path, force: bool, quiet: bool) -
         console.note(f"photos of {path} have new ids: theirs are in use")
     for name, reason in found.left_out.items():
         console.note(f"cache {name!r} is left out: {reason}")
-    finish(console, output)
+    console.finish(output, NEXT.format(output))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast, get_args
 
 import click
 
+from imgrank.cli.log import open_log
+from imgrank.cli.types import BundlePath
 from imgrank.config import (
     PRESETS,
     DecodeSettings,
@@ -49,9 +51,22 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+BUNDLE = BundlePath(path_type=Path)
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors and skipped photos only.")
+bundle_argument = click.argument("bundle", type=BUNDLE)
+
+# What every command has that works for long. The log needs no word from the command: the console writes to it.
+quiet_option = together(
+    click.option("-q", "--quiet", is_flag=True, help="Print errors and skipped photos only."),
+    click.option(
+        "--log-file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        expose_value=False,
+        callback=open_log,
+        help="Append what goes to standard error to FILE, with times and without bars; also with --quiet.",
+    ),
+)
 
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."
@@ -84,6 +99,10 @@ list_options = together(
     click.option("-0", "--null", is_flag=True, help="Path lists and printed records end in NUL instead of newline."),
 )
 
+dry_run_option = click.option(
+    "-n", "--dry-run", is_flag=True, help="Change nothing; print photos, bytes and time, told from a few photos."
+)
+
 strict_option = click.option("--strict", is_flag=True, help="Stop at the first photo that cannot be used.")
 
 with_option = click.option(
@@ -91,7 +110,7 @@ with_option = click.option(
     "others",
     multiple=True,
     metavar="BUNDLE",
-    type=click.Path(path_type=Path),
+    type=BUNDLE,
     help="Another bundle, made with the same encoder, as if both were one; may be given several times.",
 )
 
@@ -315,6 +334,18 @@ def given_paths(arguments: tuple[bytes, ...], files_from: Any, null: bool) -> It
             yield argument
     if files_from is not None:
         yield from read_path_list(files_from, nul=null)
+
+
+def typed(*names: str) -> bool:
+    """Tell whether one of these parameters was given on the command line, not by a file or the environment."""
+    context = click.get_current_context()
+    return any(context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in names)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print what a dry run found on standard output, a line for each fact."""
+    for name, value in facts.items():
+        click.echo(f"{name:8}{value}")
 
 
 def own_input() -> BinaryIO:

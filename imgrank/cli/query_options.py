@@ -166,15 +166,15 @@ def check_together(top: int | None, chosen: dict[str, Any]) -> None:
     Raises:
         click.UsageError: there are some.
     """
-    if top is None and (chosen["top_only"] or chosen["time_budget"] or chosen["symmetric"]):
+    if top is None and options.typed("top_only", "time_budget", "symmetric"):
         raise click.UsageError("--top-only, --time-budget and --symmetric are for re-ranking: give --rerank K")
-    if chosen["fuse"] is not None and (chosen["top_only"] or chosen["time_budget"]):
+    if chosen["fuse"] is not None and options.typed("top_only", "time_budget"):
         raise click.UsageError("--fuse looks at every pair of each photo; leave --top-only and --time-budget out")
     if chosen["descriptors"] is None:
         return
-    if chosen["ids"] or chosen["box"] is not None or chosen["fuse"] is not None:
+    if options.typed("ids", "box", "fuse"):
         raise click.UsageError("--descriptors takes the place of query photos; leave --id, --box and --fuse out")
     for name in ("exclude_self", "collapse", "collapse_at", "expand"):
-        if chosen[name]:
+        if options.typed(name):
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} is for query photos; with --descriptors, leave it out")

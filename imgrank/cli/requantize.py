@@ -24,8 +24,8 @@ def command(bundle: Path, recipe: str, cache: str | None, to: str | None, device
 
     \b
     Example:
-        imgrank requantize db.h5 --recipe "pq:256"
-        imgrank requantize db.h5 --recipe "divprune:32 | pq:256" --to small
+        imgrank requantize db.h5 --recipe "pq:24"
+        imgrank requantize db.h5 --recipe "divprune:32 | int8" --to smaller
     """
     from imgrank.cli.console import Console, size
     from imgrank.devices import pick_device

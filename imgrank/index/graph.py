@@ -97,6 +97,16 @@ def arrays(graph: Graph) -> dict[str, npt.NDArray[Any]]:
     return tables | {name: np.array(getattr(graph, name), dtype=np.int64) for name in _NUMBERS}
 
 
+def table_rows(nodes: int, m: int) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Return what the tables of a graph of so many nodes would be: name -> dtype, shape of a row, rows.
+
+    A node reaches level l with probability m^-l, so the levels above 0 have nodes / (m - 1) rows in the mean.
+    """
+    rows = {"rows": nodes, "levels": nodes, "links0": nodes, "upper_links": round(nodes / max(1, m - 1))}
+    tails: dict[str, tuple[int, ...]] = {"rows": (), "levels": (), "links0": (2 * m,), "upper_links": (m,)}
+    return {name: (np.dtype(dtype).str, tails[name], rows[name]) for name, dtype in _DTYPES.items()}
+
+
 def from_arrays(stored: Mapping[str, npt.NDArray[Any]]) -> Graph:
     """Read what `arrays` returned. Only names, types and numbers of axes are checked: call `validate` next.
 

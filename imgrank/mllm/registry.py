@@ -6,12 +6,13 @@ The adapters are named as strings and imported on use, so that this list costs n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from imgrank.devices import pick_device, pick_dtype
-from imgrank.errors import SettingsError
+from imgrank.errors import SettingsError, UnknownModelError
 from imgrank.mllm.base import VisionLanguageModel
+from imgrank.mllm.catalogue import KNOWN
 from imgrank.mllm.folder import open_model_folder
 
 ADAPTERS = {  # `model_type` of config.json -> module and class
@@ -30,7 +31,13 @@ ADAPTERS = {  # `model_type` of config.json -> module and class
 
 
 def load_mllm(
-    model: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", compile: bool = False
+    model: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    compile: bool = False,
+    alike: Iterable[str] = (),
 ) -> VisionLanguageModel:
     """Load a multimodal language model, ready to encode photos and to score pairs.
 
@@ -40,16 +47,20 @@ def load_mllm(
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "float32", "float16" or "bfloat16".
         compile: compile the language model before its first use: minutes, for a faster device later.
+        alike: names that may have been meant where there is no such model, beside those of the catalogue.
 
     Raises:
         SettingsError: the architecture has no adapter (the message names those that have one), or a device or number
             type has no such name.
-        MissingModelError: the folder or id is not there, or lacks a file.
+        MissingModelError: the folder or id is not there (the message names close ones), or lacks a file.
         MissingDeviceError: the device does not exist, or is too small for the weights.
     """
     device = pick_device(device)
     dtype = pick_dtype(device, dtype)
-    folder = open_model_folder(model, revision, accept=lambda config: _adapter_of(model, config))
+    try:
+        folder = open_model_folder(model, revision, accept=lambda config: _adapter_of(model, config))
+    except UnknownModelError as error:
+        raise error.among((*(one.name for one in KNOWN), *alike)) from error
     module, name = _adapter_of(model, folder.config)
     adapter = getattr(importlib.import_module(module), name)
     loaded: VisionLanguageModel = adapter.load(folder, device=device, dtype=dtype)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgrank.bundle import layout
+from imgrank.bundle import file, layout
 from imgrank.bundle.file import Bundle
 from imgrank.bundle.tokens import TokenTable
 from imgrank.config import BUILTIN, RerankSettings
@@ -15,6 +15,16 @@ from imgrank.errors import MismatchError, SettingsError
 
 if TYPE_CHECKING:
     from imgrank.mllm.base import VisionLanguageModel
+
+
+def cache_names(bundle: Path) -> list[str]:
+    """Return the names of the token caches of a bundle.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    with file.read(bundle) as opened:
+        return sorted(opened.token_tables)
 
 
 def choose_caches(

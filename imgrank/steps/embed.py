@@ -98,18 +98,12 @@ def embed(
         MismatchError: the bundle was made with another encoder.
     """
     summary = EmbedSummary()
-    photos = _scan(paths, reporter, summary)
-    if not photos:
-        raise InputError("no photos found in the paths given (looked for the suffixes of common image formats)")
+    photos = find_photos(paths, reporter, summary)
     if adding:
         file.read(bundle).close()  # raises where there is none
     with file.Writer(bundle) as writer:
-        held = _held(bundle)
-        chosen = _choose_encoder(bundle, held.encoder, encoder)
-        stored_root = choose_root(bundle, paths, root) if held.root is None else held.root
-        base = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118
-        folders = [os.path.realpath(path) for path in paths if not adding and os.path.isdir(path)]  # noqa: PTH112
-        todo = reconcile(held.photos, photos, folders, base, RelativePaths(base, bundle))
+        plan = make_plan(bundle, paths, photos, encoder, root, adding=adding)
+        held, chosen, stored_root, todo = plan.held, plan.encoder, plan.root, plan.todo
         _note_changes(writer, todo, summary)
         if not todo.new:
             return summary
@@ -142,13 +136,41 @@ def embed(
 
 
 @dataclass(frozen=True)
-class _Held:
+class Held:
     """What the bundle holds before this run."""
 
     root: bytes | None = None  # as stored; None: there is no bundle
     encoder: Provenance | None = None
     projection: Projection | None = None
     photos: HeldPhotos | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    held: Held
+    encoder: EncoderSettings
+    root: bytes  # to be stored
+    todo: Changes
+
+
+def make_plan(
+    bundle: Path,
+    paths: Sequence[bytes],
+    photos: list[bytes],
+    encoder: EncoderSettings | None,
+    root: Path | None,
+    *,
+    adding: bool,
+) -> Plan:
+    """Compare the photos that were found at the given paths with what the bundle holds; for the rest, see `embed`."""
+    held = _held(bundle)
+    chosen = _choose_encoder(bundle, held.encoder, encoder)
+    stored_root = choose_root(bundle, paths, root) if held.root is None else held.root
+    base = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118
+    folders = [os.path.realpath(path) for path in paths if not adding and os.path.isdir(path)]  # noqa: PTH112
+    return Plan(held, chosen, stored_root, reconcile(held.photos, photos, folders, base, RelativePaths(base, bundle)))
 
 
 def _note_changes(writer: file.Writer, changes: Changes, summary: EmbedSummary) -> None:
@@ -163,20 +185,29 @@ def _note_changes(writer: file.Writer, changes: Changes, summary: EmbedSummary) 
                 update_images(h5, changes.same)
 
 
-def _scan(paths: Sequence[bytes], reporter: Reporter, summary: EmbedSummary) -> list[bytes]:
+def find_photos(paths: Sequence[bytes], reporter: Reporter, summary: EmbedSummary) -> list[bytes]:
+    """Return the photos at the given paths; folders that cannot be listed are reported and counted.
+
+    Raises:
+        InputError: there are none.
+    """
+
     def unlistable(path: bytes, reason: str) -> None:
         summary.skipped["unreadable"] = summary.skipped.get("unreadable", 0) + 1
         reporter.skipped(ImageError(display(path), "unreadable", reason))
 
-    return list(scan(paths, on_skip=unlistable))
+    photos = list(scan(paths, on_skip=unlistable))
+    if not photos:
+        raise InputError("no photos found in the paths given (looked for the suffixes of common image formats)")
+    return photos
 
 
-def _held(bundle: Path) -> _Held:
+def _held(bundle: Path) -> Held:
     if not bundle.exists():
-        return _Held()
+        return Held()
     with file.read(bundle) as opened:
         table = opened.descriptor_table
-        return _Held(
+        return Held(
             root=opened.images.root,
             encoder=table.provenance if table is not None else None,
             projection=bundle_projection(opened),

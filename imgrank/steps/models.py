@@ -14,7 +14,7 @@ from imgrank import hub_cache
 from imgrank.checkpoints import ADAPTER_CONFIG, is_folder, locate, read_json
 from imgrank.config import BUILTIN, PRESETS, TokenSettings
 from imgrank.encode import catalogue as encoders
-from imgrank.errors import MissingModelError
+from imgrank.errors import MissingModelError, UnknownModelError
 from imgrank.mllm import catalogue as mllms
 from imgrank.mllm import geometry
 from imgrank.mllm.profiles import profile_of
@@ -78,7 +78,10 @@ def _folder(name: str) -> Path | None:
     listed = mllms.known(name)
     if encoders.known(name) is not None or (listed is not None and listed.family in ADAPTERS):
         return None
-    return locate(name)[0]
+    try:
+        return locate(name)[0]
+    except UnknownModelError as error:
+        raise error.among([*(one.name for one in encoders.KNOWN), *(one.name for one in mllms.KNOWN)]) from error
 
 
 def _adapter(name: str, folder: Path) -> Record:

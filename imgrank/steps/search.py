@@ -299,7 +299,7 @@ def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encod
     settings = EncoderSettings.from_json(provenance.settings)
     if model is not None:
         settings = replace(settings, model=model)
-    encoder = load_encoder(settings, device=device, projection=bundle_projection(bundle))
+    encoder = load_encoder(settings, device=device, projection=bundle_projection(bundle), alike=[provenance.model])
     if encoder.revision != provenance.model_revision:
         raise MismatchError(
             bundle.path,

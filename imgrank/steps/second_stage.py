@@ -147,7 +147,10 @@ def _visual(
 
     cached = [table.provenance.model for table in tables if table is not None]
     name = request.mllm if request.mllm is not None else cached[0]
-    model = load_mllm(name, device=request.device, dtype=settings.dtype, compile=request.compile)
+    held = [
+        table.provenance.model for bundle in bundles for table in bundle.token_tables.values() if table.kind == "mllm"
+    ]
+    model = load_mllm(name, device=request.device, dtype=settings.dtype, compile=request.compile, alike=held)
     found: list[tuple[TokenTable, VisualSource] | None] = []
     for bundle, table in zip(bundles, tables, strict=True):
         table = _check_cache(bundle, table, name, model) if table is not None else cache_of_model(bundle, model)

@@ -11,7 +11,7 @@ from imgrank.config import PRESETS
 from imgrank.encode.builtin import BuiltinEncoder
 from imgrank.encode.catalogue import BUILTIN, KNOWN, TITLES, dim_and_size, known
 from imgrank.encode.families import FAMILIES
-from imgrank.encode.registry import ENCODERS, WELL_KNOWN
+from imgrank.encode.registry import ENCODERS
 from imgrank.errors import SettingsError
 
 
@@ -20,7 +20,7 @@ def test_families_have_their_titles() -> None:
 
 
 def test_whatever_the_code_names_is_known() -> None:
-    named = {*ENCODERS, *WELL_KNOWN, *(preset.encoder for preset in PRESETS.values())}
+    named = {*ENCODERS, *(preset.encoder for preset in PRESETS.values())}
     assert named <= {one.name for one in KNOWN}
 
 
