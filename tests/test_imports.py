@@ -56,7 +56,8 @@ OWNERS = {  # library -> where it may be imported
         *("encode", "mllm", "rerank.packing", "tokens", "devices", "pretrained"),
         *("steps.bench", "steps.doctor", "training"),
     },
-    "matplotlib": {"report.pareto"},
+    "matplotlib": {"report.pareto", "report.reliability"},
+    "sklearn": {"rerank.calibration_fit"},
     "pyarrow": {"steps.export_hits"},
 }
 

@@ -23,7 +23,9 @@ from imgrank.steps.shortlist import Shortlister
 
 
 @dataclass(frozen=True, eq=False)
-class _Shortlist:
+class Shortlist:
+    """What the first stage found."""
+
     ranking: Ranking
     rows: list[int]  # of the hits, in the collection
     query: QueryPhoto | None  # for the second stage
@@ -67,7 +69,7 @@ class Searcher:
         Raises:
             ImageError: the query cannot be decoded.
         """
-        return self._second(self._first(query))
+        return self._second(self.shortlist(query))
 
     def search_all(self, queries: Iterable[bytes]) -> Iterator[Ranking | ImageError]:
         """Rank for each query in turn, as it comes; a query that cannot be decoded gives its error.
@@ -75,10 +77,10 @@ class Searcher:
         While a query is re-ranked, the next one is read and shortlisted in a thread.
         """
 
-        def shortlists() -> Iterator[_Shortlist | ImageError]:
+        def shortlists() -> Iterator[Shortlist | ImageError]:
             for query in queries:
                 try:
-                    yield self._first(query)
+                    yield self.shortlist(query)
                 except ImageError as error:
                     yield error
 
@@ -86,7 +88,12 @@ class Searcher:
         for item in found:
             yield item if isinstance(item, ImageError) else self._second(item)
 
-    def _first(self, query: bytes) -> _Shortlist:
+    def shortlist(self, query: bytes) -> Shortlist:
+        """Find the candidates of a query photo, as many as the first or the second stage wants.
+
+        Raises:
+            ImageError: the query cannot be decoded.
+        """
         photo = decode(query, self.photos.settings, longer_side=self.encoder.longer_side)
         encoded = self.encoder.encode([photo.pixels])
         wanted = self.settings.top_k
@@ -99,9 +106,9 @@ class Searcher:
                 ready = self.reranker.prepare(query)
         neighbours = self.shortlister.search(encoded.descriptors[0], wanted)
         rows = [int(row) for row in neighbours.rows[0]]
-        return _Shortlist(ranking_of(self.photos, query, neighbours), rows, ready)
+        return Shortlist(ranking_of(self.photos, query, neighbours), rows, ready)
 
-    def _second(self, found: _Shortlist) -> Ranking:
+    def _second(self, found: Shortlist) -> Ranking:
         ranking = found.ranking
         if self.reranker is not None and found.query is not None:
             ranking = self.reranker.rerank(ranking, found.rows, found.query)
