@@ -1,9 +1,10 @@
 """Learning a map from evidence to probability, and measuring it on queries that it was not learned from.
 
-Both methods keep to what a finite sample can show. Of n different and p same pairs, none is said to be below
-1 / (n + 2) or above (p + 1) / (p + 2): logistic regression is fitted to these two numbers in the place of 0 and 1
-(Platt 1999, "Probabilistic outputs for support vector machines"), and isotonic regression (Zadrozny and Elkan 2002) is
-kept between them, which is ours: its first and last block would else be called impossible and certain.
+A finite sample cannot show that something is impossible or certain. So n different and p same pairs count as
+1 / (n + 2) and (p + 1) / (p + 2) in the place of 0 and 1. Logistic regression is fitted to these two numbers
+(Platt 1999, "Probabilistic outputs for support vector machines"). Isotonic regression (Zadrozny and Elkan 2002, "Transforming
+classifier scores into accurate multiclass probability estimates") is kept between them, which is ours: its first and
+last block would else be 0 and 1.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def calibrate(
     limits = decode or DecodeSettings()
     with file.Writer(bundle) as writer, file.read(bundle) as opened:
         photos = BundlePhotos(opened, limits, None if root is None else os.fsencode(root))
-        judged, skipped = _judged(photos, qrels, queries_root, strict, reporter)
+        judged, skipped = judged_queries(photos, qrels, queries_root, strict=strict, reporter=reporter)
         reranker = Reranker(photos, scoring, request, score_cache=score_cache, reporter=reporter, calibrate=False)
         most = max((len(one.own) for one in judged), default=0)
         searcher = Searcher(
@@ -238,18 +238,40 @@ def list_calibrations(bundle: Path) -> list[dict[str, Any]]:
         ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    path: bytes  # opens the query
+@dataclass(frozen=True)
+class JudgedQuery:
+    """A query, and rows of photos of the bundle.
+
+    Attributes:
+        path: that opens it.
+        right: show what it shows.
+        junk: count neither way.
+        own: are the query itself, by place or by content.
+    """
+
+    path: bytes
     right: frozenset[int]
     junk: frozenset[int]
-    own: frozenset[int]  # rows of the query itself
+    own: frozenset[int]
 
 
-def _judged(
-    photos: BundlePhotos, qrels: Qrels, queries_root: bytes | None, strict: bool, reporter: Reporter
-) -> tuple[list[_Judged], int]:
-    """Find the photos that queries and judgements name; returns also how many queries could not be read."""
+def judged_queries(
+    photos: BundlePhotos,
+    qrels: Qrels,
+    queries_root: bytes | None = None,
+    *,
+    strict: bool = False,
+    reporter: Reporter = SILENT,
+) -> tuple[list[JudgedQuery], int]:
+    """Find the photos that queries and judgements name; the arguments are those of `calibrate`.
+
+    Returns:
+        The queries by name; how many were skipped, because their files could not be read.
+
+    Raises:
+        InputError: a photo that is judged to be right is not in the bundle.
+        ImageError: a file cannot be read, with `strict`.
+    """
     found, skipped = [], 0
     for name in sorted(qrels):
         row = photos.row_stored_as(name) if queries_root is None else None
@@ -264,18 +286,17 @@ def _judged(
         content: npt.NDArray[np.uint8] = np.frombuffer(digest, np.uint8)
         own = set(np.flatnonzero((photos.digests == content).all(axis=1)).tolist())
         lying = photos.row_lying_at(path)
-        found.append(
-            _Judged(path, right, junk_rows(photos, qrels[name]), frozenset(own if lying is None else own | {lying}))
-        )
+        own |= set() if lying is None else {lying}
+        found.append(JudgedQuery(path, right, junk_rows(photos, qrels[name]), frozenset(own)))
     return found, skipped
 
 
 def _gather(
-    judged: list[_Judged], searcher: Searcher, reranker: Reranker, top: int, strict: bool, reporter: Reporter
+    judged: list[JudgedQuery], searcher: Searcher, reranker: Reranker, top: int, strict: bool, reporter: Reporter
 ) -> tuple[Evidence, int]:
     """Score the shortlists of queries; returns also how many queries could not be decoded."""
 
-    def shortlists() -> Iterator[tuple[_Judged, Shortlist | ImageError]]:
+    def shortlists() -> Iterator[tuple[JudgedQuery, Shortlist | ImageError]]:
         for one in judged:
             try:
                 yield one, searcher.shortlist(one.path)
