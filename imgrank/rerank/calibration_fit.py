@@ -2,9 +2,9 @@
 
 A finite sample cannot show that something is impossible or certain. So n different and p same pairs count as
 1 / (n + 2) and (p + 1) / (p + 2) in the place of 0 and 1. Logistic regression is fitted to these two numbers
-(Platt 1999, "Probabilistic outputs for support vector machines"). Isotonic regression (Zadrozny and Elkan 2002, "Transforming
-classifier scores into accurate multiclass probability estimates") is kept between them, which is ours: its first and
-last block would else be 0 and 1.
+(Platt 1999, "Probabilistic outputs for support vector machines"). Isotonic regression (Zadrozny and Elkan 2002,
+"Transforming classifier scores into accurate multiclass probability estimates") is kept between them, which is ours:
+its first and last block would else be 0 and 1.
 """
 
 from __future__ import annotations
