@@ -27,6 +27,7 @@ PromptLayout = Literal["images-first", "instruction-first"]
 ProfileChoice = Literal["auto", "none", "qwen3-vl-reranker", "lamra-rank", "lamra-rank-qwen2.5vl"]
 Fuse = Literal["mean", "max", "rrf"]
 OutputFormat = Literal["table", "jsonl", "tsv", "trec", "paths"]
+CalibrationMethod = Literal["isotonic", "logistic"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,17 @@ class RerankSettings(Settings):
     symmetric: bool = False  # ask about each pair in both orders
     top_only: int | None = None  # how many places of the result matter; None: all
     time_budget: float | None = None  # seconds for a query; None: as long as it takes
+
+
+@dataclass(frozen=True)
+class CalibrationSettings(Settings):
+    """How a map from evidence to probability is learned and measured."""
+
+    method: CalibrationMethod = "isotonic"
+    top: int = 50  # candidates of each query
+    folds: int = 5  # parts of the queries, each of which is measured by a map of the others
+    bins: int = 10  # of the reliability table
+    seed: int = 0  # deals queries out
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Ranked hits: the one record that `search` writes and `rerank` reads, and its text forms.
 
 A hit says `schema_version, query, rank, id, path, score, similarity`, and after re-ranking also `scorer`, and
-`probability`, `logit` and `disagreement` where that scorer defines them; where several bundles were searched, `bundle`;
-where several photos are one query, `photos` and `fuse`; where copies of a photo were folded into it, `collapsed`.
-Numbers are float32 and written with the fewest digits that read back as the same float32, so a ranking survives a pipe
-bit for bit.
+`probability`, `logit` and `disagreement` where that scorer defines them, and `calibrated` where it is calibrated; where
+several bundles were searched, `bundle`; where several photos are one query, `photos` and `fuse`; where copies of a
+photo were folded into it, `collapsed`. Numbers are float32 and written with the fewest digits that read back as the
+same float32, so a ranking survives a pipe bit for bit.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Hit:
     scorer: str | None = None  # set for re-ranked hits
     probability: float | None = None  # of "same", in [0, 1]
     logit: float | None = None  # z_same - z_different
+    calibrated: float | None = None  # in [0, 1]: the share of such pairs that show the same thing; docs/calibration.md
     disagreement: float | None = None  # of the logits of both orders of the pair
     bundle: bytes | None = None  # path of the bundle that the id is of, as given, where there are several
     photos: tuple[bytes, ...] = ()  # all photos of a query of several; `query` is then the first
@@ -68,6 +69,8 @@ class Hit:
             record["probability"] = _short(self.probability)
         if self.logit is not None:
             record["logit"] = _short(self.logit)
+        if self.calibrated is not None:
+            record["calibrated"] = _short(self.calibrated)
         if self.disagreement is not None:
             record["disagreement"] = _short(self.disagreement)
         if self.bundle is not None:
@@ -128,17 +131,17 @@ def encode_hits(ranking: Ranking, form: str, *, nul: bool = False, tag: str = "i
             score = str(_short(hit.score))
             lines.append(f"{trec_id(hit.query)} Q0 {trec_id(hit.path)} {hit.rank} {score} {tag}".encode())
         else:
-            values = [hit.score, hit.similarity, hit.probability, hit.logit]
-            numbers = ["" if value is None else str(_short(value)) for value in values]
+            values = [hit.score, hit.similarity, hit.probability, hit.logit, hit.calibrated]
+            numbers = [b"" if value is None else str(_short(value)).encode() for value in values]
             text = [tsv_field(hit.query), str(hit.rank).encode(), str(hit.id).encode(), tsv_field(hit.path)]
-            fields = [*text, *(number.encode() for number in numbers), (hit.scorer or "").encode()]
+            fields = [*text, *numbers[:-1], (hit.scorer or "").encode(), numbers[-1]]
             lines.append(b"\t".join(fields if hit.bundle is None else [*fields, tsv_field(hit.bundle)]))
     return b"".join(line + end for line in lines)
 
 
 def tsv_header(*, bundles: bool) -> bytes:
     """Return the first line of TSV output; with several `bundles`, hits have one column more."""
-    names = ["query", "rank", "id", "path", "score", "similarity", "probability", "logit", "scorer"]
+    names = ["query", "rank", "id", "path", "score", "similarity", "probability", "logit", "scorer", "calibrated"]
     return "\t".join([*names, "bundle"] if bundles else names).encode() + b"\n"
 
 
@@ -180,7 +183,8 @@ def read_rankings(stream: BinaryIO, *, source: str = "standard input") -> Iterat
     current: bytes | None = None
     hits: list[Hit] = []
     for number, hit in _hits(stream, source):
-        hit = replace(hit, scorer=None, probability=None, logit=None, disagreement=None)  # said by who ranks next
+        # Said by who ranks next.
+        hit = replace(hit, scorer=None, probability=None, logit=None, calibrated=None, disagreement=None)
         if hit.query != current:
             if current is not None:
                 yield Ranking(current, tuple(sorted(hits, key=lambda hit: hit.rank)))
@@ -277,6 +281,7 @@ def _hit_of_json(line: bytes, source: str, number: int) -> Hit:
         scorer=None if record.get("scorer") is None else field("scorer", str),
         probability=real_or_none("probability"),
         logit=real_or_none("logit"),
+        calibrated=real_or_none("calibrated"),
         disagreement=real_or_none("disagreement"),
         bundle=path("bundle") if "bundle" in record else None,
         photos=paths("photos"),
@@ -303,17 +308,26 @@ def renumber(query: bytes, hits: Iterable[Hit]) -> Ranking:
 
 
 def above(ranking: Ranking, thresholds: Thresholds) -> Ranking:
-    """Return the hits that reach what is asked for, ranked from 1; a hit without a probability reaches none."""
+    """Return the hits that reach what is asked for, ranked from 1; a hit without a probability reaches none.
+
+    Where a hit has a calibrated probability, that one counts.
+    """
     score, probability = thresholds.min_score, thresholds.min_probability
     if score is None and probability is None:
         return ranking
     kept = [
         hit
         for hit in ranking.hits
-        if (score is None or hit.score >= score)
-        and (probability is None or (hit.probability is not None and hit.probability >= probability))
+        if (score is None or hit.score >= score) and (probability is None or _probability(hit) >= probability)
     ]
     return renumber(ranking.query, kept)
+
+
+def _probability(hit: Hit) -> float:
+    for value in (hit.calibrated, hit.probability):
+        if value is not None:
+            return value
+    return -1.0
 
 
 def read_ids(stream: BinaryIO, *, source: str = "the list of ids") -> Iterator[int]:

@@ -42,7 +42,7 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
     "training": {"images", "local", "encode", "mllm", "tokens.prune"},
     "steps": SIBLINGS | {"rerank", "report", "training", "evaluation"},
     "library": {"steps", "encode.base"},
-    "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto"},
+    "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto", "encode.catalogue", "mllm.catalogue"},
 }
 OWNERS = {  # library -> where it may be imported
     "h5py": {"bundle", "steps.embed", "steps.cache_plans", "steps.requantize"},
@@ -60,7 +60,8 @@ OWNERS = {  # library -> where it may be imported
         *("encode", "mllm", "rerank.packing", "tokens", "devices", "pretrained"),
         *("steps.bench", "steps.doctor", "training"),
     },
-    "matplotlib": {"report.pareto"},
+    "matplotlib": {"report.pareto", "report.reliability"},
+    "sklearn": {"rerank.calibration_fit"},
     "pyarrow": {"steps.export_hits"},
 }
 

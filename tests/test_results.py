@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgrank.errors import RecordError
-from imgrank.results import Hit, Ranking, encode_hits, from_trec_id, read_rankings, trec_id, tsv_header
+from imgrank.results import Hit, Ranking, encode_hits, from_trec_id, read_hits, read_rankings, trec_id, tsv_header
 
 floats32 = st.floats(-1, 1, width=32)
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name)
@@ -40,9 +40,10 @@ def test_a_plain_name_stays_as_it_is_in_trec() -> None:
 
 
 def test_fields_stand_in_the_documented_order() -> None:
-    hit = Hit(b"q", 1, 2, b"p", 0.5, 0.25, "mllm", 0.75, 1.5)
+    hit = Hit(b"q", 1, 2, b"p", 0.5, 0.25, "mllm", 0.75, 1.5, 0.625, 0.5, b"b")
     assert list(json.loads(hit.to_json())) == [
         "schema_version", "query", "rank", "id", "path", "score", "similarity", "scorer", "probability", "logit",
+        "calibrated", "disagreement", "bundle",
     ]  # fmt: skip
     assert list(json.loads(Hit(b"q", 1, 2, b"p", 0.5, 0.25).to_json()))[-1] == "similarity"
 
@@ -60,7 +61,7 @@ def test_the_bundle_of_a_hit_comes_back_and_stands_last(bundle: bytes) -> None:
 
 def test_tsv_escapes_what_would_break_a_line() -> None:
     hit = Hit(b"a\tb", 1, 2, b"c\nd\\e", 0.5, 0.25)
-    assert encode_hits(Ranking(b"a\tb", (hit,)), "tsv") == b"a\\tb\t1\t2\tc\\nd\\\\e\t0.5\t0.25\t\t\t\n"
+    assert encode_hits(Ranking(b"a\tb", (hit,)), "tsv") == b"a\\tb\t1\t2\tc\\nd\\\\e\t0.5\t0.25\t\t\t\t\n"
 
 
 def test_paths_with_nul_keep_a_newline_in_a_name() -> None:
@@ -114,3 +115,17 @@ def test_a_query_that_comes_back_is_refused() -> None:
     lines = b"".join(encode_hits(Ranking(q, (Hit(q, 1, 1, b"x", 1, 1),)), "jsonl") for q in (b"a", b"b", b"a"))
     with pytest.raises(RecordError, match="comes back"):
         list(read_rankings(io.BytesIO(lines)))
+
+
+@given(floats32.filter(lambda value: value >= 0))
+def test_what_a_calibration_said_survives_and_is_not_taken_over(probability: float) -> None:
+    hit = Hit(b"q", 1, 2, b"p", 0.5, 0.25, "geometric", calibrated=probability)
+    line = encode_hits(Ranking(b"q", (hit,)), "jsonl")
+    (read,) = read_hits(io.BytesIO(line))
+    assert np.float32(read.calibrated).tobytes() == np.float32(probability).tobytes()
+    (ranking,) = read_rankings(io.BytesIO(line))
+    assert ranking.hits[0].calibrated is None
+    fields = encode_hits(Ranking(b"q", (hit,)), "tsv").rstrip(b"\n").split(b"\t")
+    assert (
+        np.float32(dict(zip(tsv_header(bundles=False).split(), fields, strict=True))[b"calibrated"]) == read.calibrated
+    )

@@ -122,8 +122,8 @@ def parse(path: Path, faults: dict[str, BundleError] | None = None) -> Bundle:
 
     Args:
         path: the file.
-        faults: takes the parts, descriptors, graph and caches, that cannot be read, by HDF5 path; they are then as if
-            they were not there. None raises at the first.
+        faults: takes the parts, all but the photos, that cannot be read, by HDF5 path; they are then as if they were
+            not there. None raises at the first.
     """
     while True:
         file = ReadFile(path)

@@ -94,6 +94,19 @@ LOCAL_CACHE = "local"  # /tokens/local: the built-in local descriptors
 BUILTIN_CACHE = "builtin"  # the same of the built-in MLLM, so that it is never in the way of a real one
 DEFAULT_CACHE = "default"  # the name of a cache of any other MLLM when the user gives none
 
+CALIBRATION = "calibration"
+CALIBRATION_VERSION = 1
+MAX_CALIBRATIONS = 1024
+MAX_KNOTS = 2**20  # numbers in one array of a calibration
+CALIBRATION_ARRAYS = {  # of /calibration/NAME: knots or coefficients, and the reliability table
+    "knots-x": ("<f8", 1),
+    "knots-y": ("<f8", 1),
+    "coefficients": ("<f8", 1),
+    "bin-count": ("<u8", 1),
+    "bin-predicted": ("<f8", 1),
+    "bin-observed": ("<f8", 1),
+}
+
 # Attributes of every derived group.
 VERSION_ATTRIBUTE = "encoding-version"
 PROVENANCE_ATTRIBUTES = ("settings", "model", "model-revision", "created-by", "input-digest")

@@ -17,6 +17,7 @@ import numpy as np
 
 from imgrank.bundle import layout
 from imgrank.bundle.attributes import bytes_attribute, int_attribute, text_attribute
+from imgrank.bundle.calibration import CalibrationTable, parse_calibration
 from imgrank.bundle.checked import view_arrays
 from imgrank.bundle.descriptors import DescriptorTable
 from imgrank.bundle.graph import VECTORS, GraphTable
@@ -44,6 +45,7 @@ class Structure:
     graph_table: GraphTable | None
     token_tables: dict[str, TokenTable]
     unfinished: dict[str, TokenTable]  # caches that are to take the place of others
+    calibrations: dict[str, CalibrationTable]
 
 
 @contextlib.contextmanager
@@ -73,8 +75,8 @@ def parse_structure(
         path: of the bundle.
         file: frozen.
         root: the same, open in HDF5.
-        faults: takes the parts, descriptors, graph and caches, that cannot be read, by HDF5 path; they are then as if
-            they were not there. None raises at the first.
+        faults: takes the parts, all but the photos, that cannot be read, by HDF5 path; they are then as if they were
+            not there. None raises at the first.
 
     Raises:
         NotABundleError, FormatVersionError, DamagedBundleError: see `imgrank.bundle.file.read`.
@@ -100,11 +102,18 @@ def parse_structure(
 
     tables: dict[str, TokenTable] = {}
     caches = part(f"/{layout.TOKENS}", lambda: _child(path, root, layout.TOKENS))
-    for name in part(f"/{layout.TOKENS}", lambda: _names(path, caches)) or []:
+    for name in part(f"/{layout.TOKENS}", lambda: _names(path, caches, "cache", layout.MAX_CACHES)) or []:
         table = part(f"/{layout.TOKENS}/{name}", lambda name=name: _parse_cache(path, file, caches, name, rows))  # type: ignore[misc]
         if table is not None:
             tables[name] = table
     unfinished = {name: tables.pop(name) for name in list(tables) if name.startswith(layout.UNFINISHED)}
+    calibrations: dict[str, CalibrationTable] = {}
+    where = f"/{layout.CALIBRATION}"
+    kept = part(where, lambda: _child(path, root, layout.CALIBRATION))
+    for name in part(where, lambda: _names(path, kept, "calibration", layout.MAX_CALIBRATIONS)) or []:
+        one = part(f"{where}/{name}", lambda name=name: _parse_calibration(path, file, kept, name))  # type: ignore[misc]
+        if one is not None:
+            calibrations[name] = one
     return Structure(
         path=path,
         file=file,
@@ -116,19 +125,20 @@ def parse_structure(
         graph_table=part(f"/{layout.GRAPH}", lambda: _parse_graph(path, file, root)),
         token_tables=tables,
         unfinished=unfinished,
+        calibrations=calibrations,
     )
 
 
-def _names(path: Path, group: h5py.Group | None) -> list[str]:
-    """Return the names of caches, each of which can be one."""
+def _names(path: Path, group: h5py.Group | None, kind: str, most: int) -> list[str]:
+    """Return the names of the caches or calibrations of a group, each of which can be one."""
     if group is None:
         return []
-    if len(group) > layout.MAX_CACHES:
-        raise DamagedBundleError(path, group.name, f"holds {len(group)} caches, at most {layout.MAX_CACHES} can be")
+    if len(group) > most:
+        raise DamagedBundleError(path, group.name, f"holds {len(group)} {kind}s, at most {most} can be")
     names = [str(name) for name in group]
     for name in names:
         if not is_cache_name(name.removeprefix(layout.UNFINISHED)):
-            raise DamagedBundleError(path, group.name, f"has a cache {name!r}, which cannot be the name of one")
+            raise DamagedBundleError(path, group.name, f"has a {kind} {name!r}, which cannot be the name of one")
     return names
 
 
@@ -228,6 +238,13 @@ def _parse_cache(path: Path, file: ReadFile, caches: h5py.Group, name: str, rows
         proof=None if proof is None else view_arrays(file, proof, layout.PROOF_ARRAYS, advice),
         version=int_attribute(path, group, layout.VERSION_ATTRIBUTE),
     )
+
+
+def _parse_calibration(path: Path, file: ReadFile, kept: h5py.Group, name: str) -> CalibrationTable:
+    group = _child(path, kept, name)
+    if group is None:
+        raise DamagedBundleError(path, f"/{layout.CALIBRATION}/{name}", "missing")
+    return parse_calibration(path, file, group, name)
 
 
 def _token_columns(path: Path, where: str, text: str) -> tuple[TokenColumn, ...]:

@@ -25,6 +25,7 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "merge": "imgrank.cli.merge",
     "split": "imgrank.cli.split",
     "migrate": "imgrank.cli.migrate",
+    "calibrate": "imgrank.cli.calibrate",
     "tune-tokens": "imgrank.cli.tune_tokens",
     "requantize": "imgrank.cli.requantize",
     "check": "imgrank.cli.check",

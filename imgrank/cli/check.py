@@ -40,8 +40,8 @@ def command(bundle: Path, **chosen: Any) -> int:
     """Look through a bundle: checksums of every part, counts, offsets and ids, the graph, and the photos on the disk.
 
     Each finding has a code, and the command that mends it. Exits with 4 when there are errors; warnings and notes are
-    no errors. With --repair, photos whose rows are damaged are dropped (index their folder again), damaged tokens and
-    caches too, and the graph is built; BUNDLE.backup-1 keeps the file as it was.
+    no errors. With --repair, photos whose rows are damaged are dropped (index their folder again), damaged tokens,
+    caches and calibrations too, and the graph is built; BUNDLE.backup-1 keeps the file as it was.
 
     With --fidelity, scores from cached tokens are compared with those from all tokens, which were kept when the cache
     was made. Needs the model and no photos. What is compared: logit differences of pairs of a photo with all of its
@@ -75,7 +75,8 @@ def _check(console: Any, bundle: Path, chosen: dict[str, Any], as_json: bool) ->
     if chosen["repair"]:
         done = repair(bundle, report, reporter=console)
         if done.backup is not None:
-            lost = "".join(f", cache {name!r} dropped" for name in done.caches)
+            gone = [("cache", name) for name in done.caches] + [("calibration", name) for name in done.calibrations]
+            lost = "".join(f", {kind} {name!r} dropped" for kind, name in gone)
             console.note(f"repaired: {done.dropped} photos dropped{lost}; {done.backup} is the bundle as it was")
             report = done.after
         _print(bundle, report, as_json)

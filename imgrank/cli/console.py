@@ -152,6 +152,7 @@ def print_table(ranking: Ranking) -> None:
 
     scored = any(hit.scorer for hit in ranking.hits)
     judged = any(hit.probability is not None for hit in ranking.hits)
+    calibrated = any(hit.calibrated is not None for hit in ranking.hits)
     named = any(hit.bundle is not None for hit in ranking.hits)
     table = Table(title=Text(display(ranking.query)), title_justify="left", box=None, pad_edge=False)
     table.add_column("rank", justify="right")
@@ -159,6 +160,8 @@ def print_table(ranking: Ranking) -> None:
     table.add_column("similarity", justify="right")
     if judged:
         table.add_column("probability", justify="right")
+    if calibrated:
+        table.add_column("calibrated", justify="right")
     if scored:
         table.add_column("scorer")
     if named:
@@ -168,6 +171,8 @@ def print_table(ranking: Ranking) -> None:
         cells: list[str | Text] = [str(hit.rank), f"{hit.score:.4f}", f"{hit.similarity:.4f}"]
         if judged:
             cells.append("" if hit.probability is None else f"{hit.probability:.4f}")
+        if calibrated:
+            cells.append("" if hit.calibrated is None else f"{hit.calibrated:.4f}")
         if scored:
             cells.append(hit.scorer or "")
         if named:

@@ -61,6 +61,12 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             once = {"codebooks": group["codebook_bytes"], "proof": group["proof_bytes"]}
             stored = ", ".join(f"{name} {size(count)}" for name, count in once.items() if count)
             lines += [f"  {line}" for line in (group["recipe"], stored and f"stored once: {stored}") if line]
+        if "calibrated" in group:
+            held = group["calibrated"]
+            lines.append(
+                f"  {held['pairs']} pairs of {held['queries']} queries, {held['same']} of them the same; "
+                f"calibration error {held['ece_before']:.4f} before, {held['ece']:.4f} after"
+            )
         if group.get("images_not_cached"):
             lines.append(f"  {group['images_not_cached']} newer rows are not cached")
         for name, array in group["arrays"].items():

@@ -19,7 +19,7 @@ def command(bundles: tuple[Path, ...], output: Path, force: bool, quiet: bool) -
 
     A photo that two of them have is taken from the one named first. Ids are kept where those of the bundles do not
     overlap, as after `imgrank split`. Token caches are taken over where all of them have one of that name, made in
-    the same way, with the same codebooks.
+    the same way, with the same codebooks. Calibrations are those of the bundle named first.
 
     \b
     Example:
@@ -37,4 +37,8 @@ def command(bundles: tuple[Path, ...], output: Path, force: bool, quiet: bool) -
         console.note(f"photos of {path} have new ids: theirs are in use")
     for name, reason in found.left_out.items():
         console.note(f"cache {name!r} is left out: {reason}")
+    for name in found.calibrations:
+        console.note(
+            f"calibration {name!r} was learned on {bundles[0]} alone; `imgrank calibrate {output}` learns it anew"
+        )
     console.finish(output, NEXT.format(output))

@@ -217,15 +217,8 @@ token_options = together(
     ),
 )
 
-scorer_options = together(
-    click.option(
-        "--lambda",
-        "lam",
-        default=RerankSettings.lam,
-        show_default=True,
-        type=click.FloatRange(0, 1),
-        help="Weight of the similarity; the rest is the weight of the second look.",
-    ),
+# What a second stage says of a pair depends on these alone.
+evidence_options = together(
     click.option(
         "--scorer",
         default=RerankSettings.scorer,
@@ -275,15 +268,6 @@ scorer_options = together(
     ),
     click.option("--symmetric", is_flag=True, help="Ask in both orders and take the mean; twice the work and more."),
     click.option(
-        "--top-only",
-        type=click.IntRange(min=1),
-        metavar="K",
-        help="Only the first K hits matter: stop as soon as no other candidate can be among them.",
-    ),
-    click.option(
-        "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
-    ),
-    click.option(
         "--score-cache",
         default=None,
         metavar="PATH|none",
@@ -292,13 +276,36 @@ scorer_options = together(
     click.option("--compile", "compiled", is_flag=True, help="Compile layers first: a slow start, for a GPU."),
 )
 
+_lambda_option = click.option(
+    "--lambda",
+    "lam",
+    default=RerankSettings.lam,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Weight of the similarity; the rest is the weight of the second look.",
+)
+
+_depth_options = together(
+    click.option(
+        "--top-only",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Only the first K hits matter: stop as soon as no other candidate can be among them.",
+    ),
+    click.option(
+        "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
+    ),
+)
+
+scorer_options = together(_lambda_option, evidence_options, _depth_options)
+
 threshold_options = together(
     click.option("--min-score", type=float, metavar="S", help="Print only hits of at least this score."),
     click.option(
         "--min-probability",
         type=click.FloatRange(0, 1),
         metavar="P",
-        help="Print only re-ranked hits of at least this probability.",
+        help="Print only re-ranked hits of at least this probability: the calibrated one, where there is one.",
     ),
 )
 
@@ -398,14 +405,17 @@ def token_request(chosen: dict[str, Any]) -> TokenRequest | None:
 
 
 def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, Request, Path | None]:
-    """Return what the options of `scorer_options` and `device_option` ask for: settings, names, and the score cache."""
+    """Return what the options of `scorer_options` and `device_option` ask for: settings, names, and the score cache.
+
+    Those of `evidence_options` alone will do.
+    """
     from imgrank.durations import parse_duration
     from imgrank.steps.second_stage import Request, score_cache_path
 
-    budget = chosen["time_budget"]
+    budget = chosen.get("time_budget")
     settings = RerankSettings(
         top=top,
-        lam=chosen["lam"],
+        lam=chosen.get("lam", RerankSettings.lam),
         scorer=chosen["scorer"],
         task=chosen["task"],
         dtype=chosen["dtype"],
@@ -413,7 +423,7 @@ def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, R
         prompt_layout=chosen["prompt_layout"],
         answers=chosen["answers"],
         symmetric=chosen["symmetric"],
-        top_only=chosen["top_only"],
+        top_only=chosen.get("top_only"),
         time_budget=None if budget is None else parse_duration(budget),
     )
     request = Request(

@@ -44,6 +44,12 @@ class PairScores:
         return None if self.ways is None else self.ways.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     @property
+    def evidence(self) -> Floats:
+        """(k,) float32, what a calibration starts from: logits where the scorer has them, else values."""
+        logits = self.logits
+        return self.values if logits is None else logits
+
+    @property
     def disagreements(self) -> Floats | None:
         """(k,) float32, how far the two orders of a pair are apart; None where only one was asked about."""
         return None if self.ways is None or len(self.ways) < 2 else np.ptp(self.ways, axis=0)

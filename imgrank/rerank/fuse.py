@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from imgrank.arrays import Floats
 from imgrank.config import Fuse
 from imgrank.errors import InputError, SettingsError
 from imgrank.rerank.base import PairScores
@@ -24,7 +25,13 @@ RRF_K = 60  # of the paper
 
 
 def fuse(
-    ranking: Ranking, scores: PairScores, *, lam: float, scorer: str, numbers: Sequence[int] | None = None
+    ranking: Ranking,
+    scores: PairScores,
+    *,
+    lam: float,
+    scorer: str,
+    numbers: Sequence[int] | None = None,
+    calibrated: Floats | None = None,
 ) -> Ranking:
     """Re-order the head of a ranking by fused scores.
 
@@ -34,6 +41,7 @@ def fuse(
         lam: weight of the similarity, in [0, 1].
         scorer: name that the re-ranked records carry.
         numbers: of the first k hits at least, what decides between equals; None: their ids.
+        calibrated: (k,) probabilities that the records carry beside the scorer's own; None: there are none.
 
     Returns:
         The same hits; the re-ranked ones come first, ties go to the higher similarity and then to the lower number.
@@ -51,6 +59,7 @@ def fuse(
                 scorer=scorer,
                 probability=None if logits is None else float(value),
                 logit=None if logits is None else float(logits[place]),
+                calibrated=None if calibrated is None else float(calibrated[place]),
                 disagreement=None if disagreements is None else float(disagreements[place]),
             )
         )

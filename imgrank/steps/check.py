@@ -28,6 +28,7 @@ from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.records import NO_DIGEST, OK
 from imgrank.steps.augment import searched_vectors
 from imgrank.steps.build_index import GraphState
+from imgrank.steps.calibration import read_calibration
 from imgrank.steps.features import stored_codebooks
 from imgrank.steps.findings import Finding, of_rows
 from imgrank.steps.proof import read_proof
@@ -50,6 +51,7 @@ class CheckReport:
         damaged_tokens: name of a cache -> rows without sound tokens.
         lost: caches that cannot be kept at all.
         lost_proofs: caches whose proof cannot be kept.
+        lost_calibrations: that cannot be kept.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -58,6 +60,7 @@ class CheckReport:
     damaged_tokens: dict[str, set[int]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     lost_proofs: set[str] = field(default_factory=set)
+    lost_calibrations: set[str] = field(default_factory=set)
 
     @property
     def errors(self) -> int:
@@ -99,6 +102,8 @@ def check(
             report.add(Finding("part-unreadable", part, detail=str(fault)))
             if part.startswith(f"/{layout.TOKENS}/"):
                 report.lost.add(part.removeprefix(f"/{layout.TOKENS}/"))
+            if part.startswith(f"/{layout.CALIBRATION}/"):
+                report.lost_calibrations.add(part.removeprefix(f"/{layout.CALIBRATION}/"))
         rows = len(opened.images)
         caches = {} if fast else {**opened.token_tables, **opened.unfinished}
         total = rows * (1 if fast else 2 + (photos and not fast)) + sum(map(len, caches.values()))
@@ -127,6 +132,12 @@ class _Check:
             self._graph()
         for name, table in {**opened.token_tables, **opened.unfinished}.items():
             self._cache(name, table)
+        for name, calibration in opened.calibrations.items():
+            try:
+                read_calibration(calibration)
+            except DamagedBundleError as error:
+                report.add(Finding("calibration-damaged", error.part, detail=str(error)))
+                report.lost_calibrations.add(name)
         if photos:
             self._photos(root)
         self._space()
@@ -306,6 +317,8 @@ def _views(opened: file.Bundle) -> Iterator[ColumnView]:
             yield from opened.descriptor_table.projection_arrays.columns.values()
     if opened.graph_table is not None:
         yield from opened.graph_table.checked.columns.values()
+    for calibration in opened.calibrations.values():
+        yield from calibration.arrays.columns.values()
     for table in (*opened.token_tables.values(), *opened.unfinished.values()):
         yield from table.images.values()
         yield from table.columns.values()

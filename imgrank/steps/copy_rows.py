@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from imgrank.arrays import Ids
 from imgrank.bundle import file
+from imgrank.bundle.calibration import write_calibration
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, set_next_id
 from imgrank.bundle.incoming import incoming
@@ -63,6 +64,7 @@ def copy_bundle(
     *,
     root: bytes,
     caches: Sequence[str],
+    calibrations: Sequence[str] | None = None,
     bundle_id: str | None = None,
     next_id: int | None = None,
     damaged_tokens: Mapping[str, Set[int]] | None = None,
@@ -77,6 +79,7 @@ def copy_bundle(
         sources: whose descriptors and caches fit together; ids ascend over all of them.
         root: as it is stored.
         caches: token caches to copy, which all sources have.
+        calibrations: to copy from the first source; None: all that it has.
         bundle_id: None draws one.
         next_id: None is one more than the last.
         damaged_tokens: name of a cache -> rows of the one source whose tokens are left out.
@@ -108,6 +111,11 @@ def copy_bundle(
             for name in caches:
                 left_out = (damaged_tokens or {}).get(name, frozenset())
                 _copy_cache(writer, name, sources, left_out, name not in without_proof, advance)
+            for name in sorted(first.calibrations) if calibrations is None else calibrations:
+                kept = first.calibrations[name]
+                arrays = kept.arrays.read()
+                with writer.transaction() as h5:
+                    write_calibration(h5, name, arrays, kept.provenance, kept.way)
         if with_graph if with_graph is not None else first.graph_table is not None:
             build_index(path, _graph_settings(first), reporter=reporter)
 

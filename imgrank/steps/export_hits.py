@@ -78,6 +78,7 @@ def export_hits(
             pa.field("scorer", pa.string()),
             pa.field("probability", pa.float32()),
             pa.field("logit", pa.float32()),
+            pa.field("calibrated", pa.float32()),
             pa.field("disagreement", pa.float32()),
         ]
     )
@@ -107,5 +108,6 @@ def _row(hit: Hit) -> dict[str, Any]:
         "scorer": hit.scorer,
         "probability": hit.probability,
         "logit": hit.logit,
+        "calibrated": hit.calibrated,
         "disagreement": hit.disagreement,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from imgrank.bundle import file, layout
 from imgrank.bundle.journal import journal_path
 from imgrank.bundle.table import ColumnView
 from imgrank.records import OK, STATUS_NAMES
+from imgrank.steps.calibration import facts_of
 from imgrank.steps.features import kept_settings
 from imgrank.tokens.recipe import recipe_text
 
@@ -62,6 +64,12 @@ def describe(bundle: Path) -> dict[str, Any]:
                     "proof_bytes": 0 if table.proof is None else table.proof.size,
                     "recipe": recipe_text(kept_settings(table.provenance)) if table.kind == "mllm" else "",
                 }
+            )
+        for name, calibration in sorted(opened.calibrations.items()):
+            groups.append(
+                _group(f"/{layout.CALIBRATION}/{name}", calibration.arrays.columns)
+                | _provenance(calibration.provenance)
+                | {"calibrated": asdict(facts_of(calibration))}
             )
         unseen = int(np.count_nonzero((statuses == OK) & ~images.columns["digest"].read().any(axis=1)))
         for group in groups:

@@ -32,12 +32,14 @@ class MergeSummary:
         twice: photos that a bundle named earlier had already.
         renumbered: bundles whose photos have other ids now.
         left_out: name of a cache -> why it was not taken over.
+        calibrations: that the new bundle has, learned on shortlists of the first bundle.
     """
 
     images: int = 0
     twice: int = 0
     renumbered: list[Path] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    calibrations: list[str] = field(default_factory=list)
 
 
 def merge(bundles: Sequence[Path], target: Path, *, force: bool = False, reporter: Reporter = SILENT) -> MergeSummary:
@@ -45,7 +47,8 @@ def merge(bundles: Sequence[Path], target: Path, *, force: bool = False, reporte
 
     A photo that several of them have, of one absolute path and content, is taken from the first. Ids are kept where
     those of the bundles do not overlap, as after `split`; otherwise all but those of the first bundle are new. Caches
-    of tokens are taken over where every bundle has one of that name, made in the same way.
+    of tokens are taken over where every bundle has one of that name, made in the same way. Calibrations are those of
+    the first bundle, as in a search of all of them together.
 
     Args:
         bundles: two or more.
@@ -69,6 +72,7 @@ def merge(bundles: Sequence[Path], target: Path, *, force: bool = False, reporte
         roots = [os.path.realpath(one.root) for one in opened]
         common = os.path.commonpath(roots)
         sources = _sources(opened, roots, common, summary)
+        summary.calibrations = sorted(opened[0].calibrations)
         summary.images = sum(len(source.rows) for source in sources)
         copy_bundle(
             target,

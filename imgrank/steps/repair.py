@@ -18,7 +18,7 @@ from imgrank.steps.copy_rows import Source, as_it_is, copy_bundle
 
 _REWRITES = frozenset(
     "part-unreadable image-checksum image-paths descriptor-checksum descriptor-values descriptor-norm cache-offsets "
-    "cache-checksum cache-codebooks cache-proof cache-settings".split()
+    "cache-checksum cache-codebooks cache-proof cache-settings calibration-damaged".split()
 )
 _REINDEXES = frozenset({"graph-damaged", "graph-stale"})
 
@@ -31,12 +31,14 @@ class Repair:
         backup: copy of the bundle as it was; None where nothing was changed.
         dropped: rows of photos that were lost.
         caches: that were lost.
+        calibrations: that were lost.
         after: what is left to find.
     """
 
     backup: Path | None
     dropped: int
     caches: list[str]
+    calibrations: list[str]
     after: CheckReport
 
 
@@ -44,7 +46,7 @@ def repair(bundle: Path, report: CheckReport, *, reporter: Reporter = SILENT) ->
     """Mend what `check` found: drop what is lost, build what is derived, after a backup.
 
     Photos whose own row or descriptor is damaged are dropped; `imgrank index` on their folder computes them again.
-    Tokens that are damaged are dropped; re-ranking then reads those photos.
+    Tokens that are damaged are dropped; re-ranking then reads those photos. So are damaged calibrations.
 
     Args:
         bundle: the file.
@@ -58,14 +60,15 @@ def repair(bundle: Path, report: CheckReport, *, reporter: Reporter = SILENT) ->
     if "unreadable" in codes or "journal-foreign" in codes:
         raise DamagedBundleError(bundle, "file", "cannot be repaired: nothing of it can be read; restore a copy")
     if not codes & (_REWRITES | _REINDEXES):
-        return Repair(None, 0, [], report)
+        return Repair(None, 0, [], [], report)
     with file.Writer(bundle, migrating=True):
         backup = _back_up(bundle)
         if codes & _REWRITES:
             _rewrite(bundle, report, reporter)
     if not codes & _REWRITES:
         build_index(bundle, reporter=reporter)
-    return Repair(backup, len(report.damaged), sorted(report.lost), check(bundle, reporter=reporter))
+    lost = sorted(report.lost), sorted(report.lost_calibrations)
+    return Repair(backup, len(report.damaged), *lost, check(bundle, reporter=reporter))
 
 
 def _back_up(bundle: Path) -> Path:
@@ -93,6 +96,7 @@ def _rewrite(bundle: Path, report: CheckReport, reporter: Reporter) -> None:
             [Source(opened, rows, images.columns["id"].read()[rows].astype(np.int64), as_it_is)],
             root=images.root,
             caches=sorted(set(opened.token_tables) - report.lost),
+            calibrations=sorted(set(opened.calibrations) - report.lost_calibrations),
             bundle_id=opened.bundle_id,
             next_id=images.next_id,
             damaged_tokens=report.damaged_tokens,

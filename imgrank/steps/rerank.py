@@ -24,10 +24,12 @@ from imgrank.prefetch import prefetch
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import DIGEST_SIZE, NO_DIGEST
 from imgrank.rerank.base import PairScores
+from imgrank.rerank.calibration import calibrated
 from imgrank.rerank.depth import Depth
 from imgrank.rerank.fuse import check_lambda, fuse, joint_scores
 from imgrank.rerank.score_cache import ScoreCache
 from imgrank.results import Ranking, above
+from imgrank.steps.calibration import calibration_of
 from imgrank.steps.collection import Collection
 from imgrank.steps.features import LocalSource, stored_tokens
 from imgrank.steps.photos import BundlePhotos
@@ -65,10 +67,13 @@ class Reranker:
         request: model, cache, prompt and device.
         score_cache: where logits are kept between runs; None keeps none.
         reporter: told once what re-ranks, and what would make it faster.
+        calibrate: whether hits get the probability of the calibration that the first bundle has for this way of
+            scoring, if it has one.
 
     Raises:
         SettingsError: no scorer suits what there is.
         MismatchError: a cache was made by another model.
+        DamagedBundleError: the calibration is damaged.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Reranker:
         *,
         score_cache: Path | None = None,
         reporter: Reporter = SILENT,
+        calibrate: bool = True,
     ) -> None:
         check_lambda(settings.lam)
         self.photos, self.settings, self._reporter = Collection.of(photos), settings, reporter
@@ -86,6 +92,7 @@ class Reranker:
         self.work = Work()
         bundles = [part.bundle for part in self.photos.parts]
         self.stage: SecondStage = choose(bundles, settings, request or Request(), reporter)
+        self._calibration = calibration_of(bundles[0], self.stage, reporter) if calibrate else None
         self._kept: ScoreCache | None = None
         if score_cache is not None and self.stage.bundles[0].fingerprints:
             self._kept = ScoreCache(score_cache, on_trouble=reporter.note)
@@ -98,7 +105,7 @@ class Reranker:
     @property
     def gives_probabilities(self) -> bool:
         """Return whether hits that were looked at have a probability."""
-        return self.stage.scorer.name == "mllm"
+        return self.stage.scorer.name == "mllm" or self._calibration is not None
 
     def prepare(self, query: bytes | int | Pixels) -> QueryPhoto:
         """Read a query: a photo by its name, the photo of a row of the collection, or pixels.
@@ -151,8 +158,13 @@ class Reranker:
             lam=settings.lam,
             scorer=self.stage.scorer.name,
             numbers=head[order].tolist(),
+            calibrated=None if self._calibration is None else calibrated(self._calibration, scores.evidence),
         )
         return replace(fused, hits=fused.hits[: settings.top_only])
+
+    def scores(self, rows: Sequence[int], query: QueryPhoto) -> PairScores:
+        """Score all of some candidates, in their order, however long it takes; raises as `rerank` does."""
+        return self._score(np.asarray(rows, dtype=np.int64), query, Depth(np.zeros(len(rows)), lam=0.0))
 
     def _rerank_jointly(
         self, ranking: Ranking, rows: Sequence[int], queries: Sequence[QueryPhoto], fuse_by: Fuse
@@ -168,7 +180,14 @@ class Reranker:
         scores = joint_scores(
             [self._score(head, query, Depth(similarities, lam=settings.lam)) for query in queries], fuse_by
         )
-        return fuse(ranking, scores, lam=settings.lam, scorer=self.stage.scorer.name, numbers=head.tolist())
+        return fuse(
+            ranking,
+            scores,
+            lam=settings.lam,
+            scorer=self.stage.scorer.name,
+            numbers=head.tolist(),
+            calibrated=None if self._calibration is None else calibrated(self._calibration, scores.evidence),
+        )
 
     def _score(self, head: npt.NDArray[np.int64], query: QueryPhoto, depth: Depth) -> PairScores:
         """Score the candidates that are worth it; returns the scores of `depth.scored`, in shortlist order."""
@@ -318,8 +337,8 @@ def check_thresholds(thresholds: Thresholds, reranker: Reranker | None) -> None:
         raise SettingsError("--min-probability is of the second look: give --rerank K, too, or --min-score")
     if not reranker.gives_probabilities:
         raise SettingsError(
-            f"the {reranker.stage.scorer.name} scorer gives a score and no probability: take --min-score, or "
-            "--scorer mllm"
+            f"the {reranker.stage.scorer.name} scorer gives a score and no probability: take --min-score, "
+            "--scorer mllm, or a calibration (`imgrank calibrate`)"
         )
 
 

@@ -59,7 +59,9 @@ class _Read:
 
 
 @dataclass(frozen=True, eq=False)
-class _Shortlist:
+class Shortlist:
+    """What the first stage found."""
+
     ranking: Ranking
     rows: list[int]  # of the hits, in the collection
     looks: list[QueryPhoto]  # for the second stage
@@ -120,7 +122,7 @@ class Searcher:
         Raises:
             ImageError: a photo of the query cannot be decoded.
         """
-        return self._second(self._first(query))
+        return self._second(self.shortlists(query))
 
     def search_all(self, queries: Iterable[bytes | Query]) -> Iterator[Ranking | ImageError]:
         """Rank for each query in turn, as it comes; a query that cannot be decoded gives its error.
@@ -128,10 +130,10 @@ class Searcher:
         While a query is re-ranked, the next one is read and shortlisted in a thread.
         """
 
-        def shortlists() -> Iterator[tuple[_Shortlist, ...] | ImageError]:
+        def shortlists() -> Iterator[tuple[Shortlist, ...] | ImageError]:
             for query in queries:
                 try:
-                    yield self._first(query)
+                    yield self.shortlists(query)
                 except ImageError as error:
                     yield error
 
@@ -141,8 +143,14 @@ class Searcher:
 
     # First stage
 
-    def _first(self, query: bytes | Query) -> tuple[_Shortlist, ...]:
-        """Return the shortlist of a query; for "rrf", that of each of its photos."""
+    def shortlists(self, query: bytes | Query) -> tuple[Shortlist, ...]:
+        """Return the candidates of a query, as many as the first or the second stage wants.
+
+        For "rrf", those of each of its photos; else one list.
+
+        Raises:
+            ImageError: a photo of the query cannot be decoded.
+        """
         asked = Query((query,)) if isinstance(query, bytes) else query
         read = [self._read(photo) for photo in asked.photos]
         together = [read] if asked.fuse != "rrf" else [[photo] for photo in read]
@@ -158,7 +166,7 @@ class Searcher:
                 hits = tuple(replace(hit, photos=names, fuse=asked.fuse) for hit in ranking.hits)
                 ranking = Ranking(ranking.query, hits)
             looks = [photo.look for photo in photos if photo.look is not None]
-            shortlists.append(_Shortlist(ranking, rows.tolist(), looks))
+            shortlists.append(Shortlist(ranking, rows.tolist(), looks))
         return tuple(shortlists)
 
     def _read(self, photo: bytes | int | Pixels) -> _Read:
@@ -243,7 +251,7 @@ class Searcher:
 
     # Second stage
 
-    def _second(self, found: Sequence[_Shortlist]) -> Ranking:
+    def _second(self, found: Sequence[Shortlist]) -> Ranking:
         rankings = []
         for shortlist in found:
             ranking = shortlist.ranking

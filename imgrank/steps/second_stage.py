@@ -164,7 +164,7 @@ def _visual(
         return SecondStage(VisualMaxSimScorer(), source, tuple(map(BundleFeatures, kept_in, sources)))
     prompt, answers = choose_prompt(model, settings, request.prompt_file)
     pairs = (SymmetricPairScorer if settings.symmetric else PairScorer)(model, prompt, answers)
-    prints = [tuple(fingerprint_of(way, _tokens_text(own, source)) for way in pairs.ways) for own in sources]
+    prints = [tuple(fingerprint_of(way, tokens_text(own, source)) for way in pairs.ways) for own in sources]
     return SecondStage(MllmScorer(pairs), source, tuple(map(BundleFeatures, kept_in, sources, prints)))
 
 
@@ -199,7 +199,7 @@ def _source_of(bundle: Bundle, table: TokenTable, name: str, model: VisionLangua
     return VisualSource(model, kept_settings(table.provenance), stored_codebooks(table))
 
 
-def _tokens_text(candidates: VisualSource, query: VisualSource) -> str:
+def tokens_text(candidates: VisualSource, query: VisualSource) -> str:
     """Return what a fingerprint says of the tokens of a pair."""
     text = candidates.settings.to_json() + candidates.codebook_digest
     sizes = [(source.settings.longer_side, source.settings.max_tokens) for source in (candidates, query)]

@@ -27,6 +27,7 @@ from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.records import OK
 from imgrank.rerank.base import PairScores
 from imgrank.steps.features import VisualSource, default_token_settings
+from imgrank.steps.judgements import relevant_rows
 from imgrank.steps.photos import BundlePhotos, open_photos
 from imgrank.steps.proof import proof_scorer
 from imgrank.steps.sample import TRAINING_TOKENS
@@ -198,8 +199,8 @@ def _queries(photos: BundlePhotos, qrels: Qrels | None, settings: TuneSettings) 
             continue
         similar = descriptors[others] @ descriptors[row]
         best = np.argsort(-similar, kind="stable")[: settings.top]
-        right = {photos.row_of_name(name) for name, relevance in judged.items() if relevance > 0} - {row}
-        yield _Query(row, others[best], similar[best].astype(np.float32), frozenset(right), len(right))
+        right = relevant_rows(photos, judged) - {row}
+        yield _Query(row, others[best], similar[best].astype(np.float32), right, len(right))
 
 
 class _Tuning:

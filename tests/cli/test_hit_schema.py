@@ -50,7 +50,9 @@ def problems(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:
 
 
 def good() -> dict[str, Any]:
-    return Hit(b"q.jpg", 1, 7, b"p.jpg", 0.5, 0.5, "mllm", 0.25, -1.0, 0.5, b"db.h5").to_dict()
+    seen = {"scorer": "mllm", "probability": 0.25, "logit": -1.0, "calibrated": 0.75, "disagreement": 0.5}
+    joined = {"bundle": b"db.h5", "photos": (b"q.jpg", b"r.jpg"), "fuse": "max", "collapsed": (b"copy.jpg",)}
+    return Hit(b"q.jpg", 1, 7, b"p.jpg", 0.5, 0.5, **seen, **joined).to_dict()
 
 
 def test_every_field_of_a_hit_stands_in_the_schema() -> None:
@@ -67,7 +69,7 @@ def test_the_schema_knows_good_from_bad() -> None:
     assert problems(good() | {"added_later": [1]}, SCHEMA) == []
     for name, wrong in {
         "schema_version": 2, "rank": 0, "id": "7", "score": "0.5", "similarity": None, "probability": 1.5,
-        "scorer": "me", "path": 3, "disagreement": -1,
+        "scorer": "me", "path": 3, "disagreement": -1, "calibrated": 2, "photos": [1], "fuse": "sum", "collapsed": "copy.jpg",
     }.items():  # fmt: skip
         assert len(problems(good() | {name: wrong}, SCHEMA)) == 1, name
     for name in SCHEMA["required"]:

@@ -254,9 +254,10 @@ def table_of(lines: list[dict], folder: Path) -> list[dict]:
 
 @needs_pyarrow
 def test_hits_keep_every_field(tmp_path: Path) -> None:
-    judged = HIT | {"query": "z.jpg", "scorer": "mllm", "probability": 0.75, "logit": -1.5, "disagreement": 0.125}
+    judged = HIT | {"query": "z.jpg", "scorer": "mllm", "probability": 0.75, "logit": -1.5}
+    judged |= {"calibrated": 0.625, "disagreement": 0.125}
     plain = HIT | {"path": "a\\xff.jpg"}
-    nothing = {"scorer": None, "probability": None, "logit": None, "disagreement": None}
+    nothing = dict.fromkeys(("scorer", "probability", "logit", "calibrated", "disagreement"))
     # Queries need not stand together, unlike for `rerank`.
     assert table_of([HIT, judged, HIT], tmp_path) == [plain | nothing, judged | {"path": "a\\xff.jpg"}, plain | nothing]
 
@@ -270,7 +271,7 @@ def test_hits_have_the_types_of_the_record(tmp_path: Path) -> None:
     assert {field.name: str(field.type) for field in schema} == {
         "schema_version": "int32", "query": "string", "rank": "int64", "id": "int64", "path": "string",
         "score": "float", "similarity": "float", "scorer": "string", "probability": "float", "logit": "float",
-        "disagreement": "float",
+        "calibrated": "float", "disagreement": "float",
     }  # fmt: skip
 
 
