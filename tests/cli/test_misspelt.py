@@ -1,8 +1,11 @@
 """What is misspelt is answered with what may have been meant."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+
+from imgrank.mllm.folder import BUILTIN_FOLDER
 
 
 @pytest.mark.parametrize(
@@ -32,17 +35,17 @@ def test_the_nearest_is_named(
 
 
 def test_the_model_of_the_bundle_is_among_what_may_have_been_meant(
-    imgrank, collection: Path, model_folder, monkeypatch: pytest.MonkeyPatch
+    imgrank, collection: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = collection / "my-own-model"
-    folder.symlink_to(model_folder("qwen3_vl"))
-    for photo in sorted((collection / "photos").iterdir())[3:]:
+    shutil.copytree(BUILTIN_FOLDER, folder)
+    for photo in sorted((collection / "photos").iterdir())[2:]:
         photo.unlink()
-    made = imgrank("index", "photos", "-o", "new.h5", "--cache-tokens", "--mllm", folder, cwd=collection)
+    command = ["index", "photos", "-o", "new.h5", "--cache-tokens", "--mllm", folder]
+    made = imgrank(*command, cwd=collection)
     assert made.returncode == 0, made.stderr.decode()
-    held = folder.resolve()
-    typo = str(held)[:-1] + "x"
-    done = imgrank("search", "new.h5", "queries/query-00.jpg", "--rerank", "2", "--mllm", typo, cwd=collection)
+    held = str(folder.resolve())
+    done = imgrank("search", "new.h5", "queries", "--rerank", "2", "--mllm", held[:-1] + "x", cwd=collection)
     assert done.returncode == 3
     assert f"did you mean {held}" in done.stderr.decode()
