@@ -40,7 +40,7 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
     "evaluation": {"images.resize"},
     "training": {"images", "local", "encode", "mllm", "tokens.prune"},
     "steps": SIBLINGS | {"rerank", "report", "training", "evaluation"},
-    "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto"},
+    "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto", "encode.catalogue", "mllm.catalogue"},
 }
 OWNERS = {  # library -> where it may be imported
     "h5py": {"bundle", "steps.embed", "steps.cache_plans", "steps.requantize"},

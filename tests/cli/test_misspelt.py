@@ -1,11 +1,14 @@
 """What is misspelt is answered with what may have been meant."""
 
-import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from imgrank.mllm.folder import BUILTIN_FOLDER
+from imgrank.config import RerankSettings
+from imgrank.errors import UnknownModelError
+from imgrank.progress import SILENT
+from imgrank.steps.second_stage import Request, choose
 
 
 @pytest.mark.parametrize(
@@ -34,18 +37,8 @@ def test_the_nearest_is_named(
     assert meant in done.stderr.decode()
 
 
-def test_the_model_of_the_bundle_is_among_what_may_have_been_meant(
-    imgrank, collection: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    folder = collection / "my-own-model"
-    shutil.copytree(BUILTIN_FOLDER, folder)
-    for photo in sorted((collection / "photos").iterdir())[2:]:
-        photo.unlink()
-    command = ["index", "photos", "-o", "new.h5", "--cache-tokens", "--mllm", folder]
-    made = imgrank(*command, cwd=collection)
-    assert made.returncode == 0, made.stderr.decode()
-    held = str(folder.resolve())
-    done = imgrank("search", "new.h5", "queries", "--rerank", "2", "--mllm", held[:-1] + "x", cwd=collection)
-    assert done.returncode == 3
-    assert f"did you mean {held}" in done.stderr.decode()
+def test_the_model_of_the_bundle_is_among_what_may_have_been_meant() -> None:
+    table = SimpleNamespace(kind="mllm", provenance=SimpleNamespace(model="/models/my-own-model"))
+    bundle = SimpleNamespace(path=Path("db.h5"), token_tables={"tokens": table})
+    with pytest.raises(UnknownModelError, match="did you mean /models/my-own-model"):
+        choose([bundle], RerankSettings(), Request(mllm="/models/my-own-modex", device="cpu"), SILENT)
