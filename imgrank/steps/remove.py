@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def remove(
     Raises:
         InputError: a name or an id is of no photo, or no photo at all is on the disk; then nothing is changed.
     """
-    with file.Writer(bundle) as writer, open_photos(bundle, root=root) as photos:
+    # A dry run takes no lock: it works where nothing can be written, and beside a writer.
+    with nullcontext() if dry_run else file.Writer(bundle) as writer, open_photos(bundle, root=root) as photos:
         live = photos.statuses != REMOVED
         chosen = np.zeros(len(photos), dtype=bool)
         for name in names:
@@ -71,7 +73,7 @@ def remove(
             chosen[_lost(photos, live)] = True
         rows = np.flatnonzero(chosen)
         paths = [photos.path(row) for row in rows.tolist()]
-        if len(rows) and not dry_run:
+        if len(rows) and writer is not None:
             with writer.transaction() as h5:
                 mark_images(h5, rows.tolist(), REMOVED)
     return Removal(paths, int(np.count_nonzero(live & ~chosen)))

@@ -1,8 +1,14 @@
 """What is misspelt is answered with what may have been meant."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from imgrank.config import RerankSettings
+from imgrank.errors import UnknownModelError
+from imgrank.progress import SILENT
+from imgrank.steps.second_stage import Request, choose
 
 
 @pytest.mark.parametrize(
@@ -31,18 +37,8 @@ def test_the_nearest_is_named(
     assert meant in done.stderr.decode()
 
 
-def test_the_model_of_the_bundle_is_among_what_may_have_been_meant(
-    imgrank, collection: Path, model_folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    folder = collection / "my-own-model"
-    folder.symlink_to(model_folder("qwen3_vl"))
-    for photo in sorted((collection / "photos").iterdir())[3:]:
-        photo.unlink()
-    made = imgrank("index", "photos", "-o", "new.h5", "--cache-tokens", "--mllm", folder, cwd=collection)
-    assert made.returncode == 0, made.stderr.decode()
-    held = folder.resolve()
-    typo = str(held)[:-1] + "x"
-    done = imgrank("search", "new.h5", "queries/query-00.jpg", "--rerank", "2", "--mllm", typo, cwd=collection)
-    assert done.returncode == 3
-    assert f"did you mean {held}" in done.stderr.decode()
+def test_the_model_of_the_bundle_is_among_what_may_have_been_meant() -> None:
+    table = SimpleNamespace(kind="mllm", provenance=SimpleNamespace(model="/models/my-own-model"))
+    bundle = SimpleNamespace(path=Path("db.h5"), token_tables={"tokens": table})
+    with pytest.raises(UnknownModelError, match="did you mean /models/my-own-model"):
+        choose([bundle], RerankSettings(), Request(mllm="/models/my-own-modex", device="cpu"), SILENT)
