@@ -26,6 +26,7 @@ Task = Literal["object", "landmark", "artwork", "product"]
 PromptLayout = Literal["images-first", "instruction-first"]
 ProfileChoice = Literal["auto", "none", "qwen3-vl-reranker", "lamra-rank", "lamra-rank-qwen2.5vl"]
 Fuse = Literal["mean", "max", "rrf"]
+ExplainMethod = Literal["matches", "attention"]
 OutputFormat = Literal["table", "jsonl", "tsv", "trec", "paths"]
 
 
@@ -152,6 +153,15 @@ class RerankSettings(Settings):
     symmetric: bool = False  # ask about each pair in both orders
     top_only: int | None = None  # how many places of the result matter; None: all
     time_budget: float | None = None  # seconds for a query; None: as long as it takes
+
+
+@dataclass(frozen=True)
+class ExplainSettings(Settings):
+    """What is shown of a pair."""
+
+    by: ExplainMethod = "matches"  # attention: of a language model's answer
+    lines: int = 24  # matches that are shown, the strongest; of attention, tokens that are listed
+    layers: tuple[int, int] | None = None  # first and last, from 1, over which attention is averaged; None: all
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ token_options = together(
     ),
 )
 
-scorer_options = together(
+_question_options = together(
     click.option(
         "--lambda",
         "lam",
@@ -255,6 +255,9 @@ scorer_options = together(
         help="Template of a tuned re-ranker; auto knows it by its name.",
     ),
     click.option("--symmetric", is_flag=True, help="Ask in both orders and take the mean; twice the work and more."),
+)
+
+_depth_options = together(
     click.option(
         "--top-only",
         type=click.IntRange(min=1),
@@ -264,6 +267,9 @@ scorer_options = together(
     click.option(
         "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
     ),
+)
+
+_run_options = together(
     click.option(
         "--score-cache",
         default=None,
@@ -272,6 +278,9 @@ scorer_options = together(
     ),
     click.option("--compile", "compiled", is_flag=True, help="Compile layers first: a slow start, for a GPU."),
 )
+
+scorer_options = together(_question_options, _depth_options, _run_options)
+every_pair_options = together(_question_options, _run_options)  # without an early stop
 
 threshold_options = together(
     click.option("--min-score", type=float, metavar="S", help="Print only hits of at least this score."),
@@ -371,7 +380,7 @@ def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, R
     from imgrank.durations import parse_duration
     from imgrank.steps.second_stage import Request, score_cache_path
 
-    budget = chosen["time_budget"]
+    budget = chosen.get("time_budget")
     settings = RerankSettings(
         top=top,
         lam=chosen["lam"],
@@ -382,7 +391,7 @@ def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, R
         prompt_layout=chosen["prompt_layout"],
         answers=chosen["answers"],
         symmetric=chosen["symmetric"],
-        top_only=chosen["top_only"],
+        top_only=chosen.get("top_only"),
         time_budget=None if budget is None else parse_duration(budget),
     )
     request = Request(
