@@ -24,6 +24,7 @@ _INSET = 210  # longer side of the copy for tokens that see the whole photo
 _FINE = 2  # lines are drawn that much larger and reduced, so that they are smooth
 _PAPER, _INK, _FAINT, _GONE = (250, 250, 248), (30, 30, 30), (110, 110, 110), (200, 200, 198)
 _DIM, _DIM_SHARE = (244, 244, 242), 0.72
+_MATCHED = (60, 220, 90, 255)
 _HEAT = ((255, 236, 60), (235, 30, 20))  # of the least and of the most attention
 Ints = npt.NDArray[np.int64]
 
@@ -43,7 +44,8 @@ class Side:
         inset: (n,) bool, boxes that belong into a smaller copy of the photo, for tiles that show the whole of it.
         left_out_inset: (k,) bool likewise.
         means: boxes stand for groups; each is marked with a diamond.
-        heat: (n,) from 0; boxes are coloured by it, relative to the largest of both photos.
+        heat: (n,) from 0; boxes are coloured by it, relative to the largest.
+        matched: (n,) bool; such dots are green.
     """
 
     title: str
@@ -56,6 +58,7 @@ class Side:
     left_out_inset: npt.NDArray[np.bool_] | None = None
     means: bool = False
     heat: Floats | None = None
+    matched: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,9 @@ class Area:
         return self.left + int(x[0]), self.top + int(y[0]), self.left + int(x[1]), self.top + int(y[1])
 
     def centre(self, box: npt.ArrayLike) -> tuple[float, float]:
-        """Return the middle of a box."""
+        """Return the middle of what a box has inside the photo."""
         left, top, width, height = np.asarray(box, dtype=np.float64)
-        x, y = np.clip([left + width / 2, top + height / 2], 0, 1)
+        x, y = np.clip([left, left + width], 0, 1).mean(), np.clip([top, top + height], 0, 1).mean()
         return self.left + float(x) * self.width, self.top + float(y) * self.height
 
 
@@ -247,9 +250,8 @@ def _over(
 ) -> None:
     over = Image.new("RGBA", (sheet.width * _FINE, sheet.height * _FINE), (0, 0, 0, 0))
     draw = ImageDraw.Draw(over)
-    hottest = max((float(side.heat.max(initial=0)) for side in sides if side.heat is not None), default=0)
     for side, pair in zip(sides, areas, strict=True):
-        _marks(over, draw, side, pair, hottest)
+        _marks(over, draw, side, pair)
     if all(side.boxes is not None for side in sides):
         ends = [
             [_end(side, pair, line[place]) for place, (side, pair) in enumerate(zip(sides, areas, strict=True))]
@@ -269,15 +271,14 @@ def _end(side: Side, pair: tuple[Area, Area | None], box: int) -> tuple[Area, Fl
     return area, side.boxes[box]
 
 
-def _marks(
-    over: Image.Image, draw: ImageDraw.ImageDraw, side: Side, pair: tuple[Area, Area | None], hottest: float
-) -> None:
+def _marks(over: Image.Image, draw: ImageDraw.ImageDraw, side: Side, pair: tuple[Area, Area | None]) -> None:
     """Draw what was kept: outlines of cells where others were left out, dots of keypoints, colours of attention."""
     if not side.cells:
         for box in side.left_out:
             _dot(draw, pair[0].centre(box), 2.0, (150, 150, 150, 170))
     if side.boxes is None:
         return
+    hottest = 0.0 if side.heat is None else float(side.heat.max(initial=0))
     pruned = len(side.left_out) > 0 or side.pixels is None
     for place, box in enumerate(side.boxes):
         area, _ = _end(side, pair, place)
@@ -285,14 +286,15 @@ def _marks(
         x, y = area.centre(box)
         if side.heat is not None and hottest > 0:
             share = float(side.heat[place]) / hottest
-            colour = (*_mixed(share), int(40 + 190 * share) if share > 0.02 else 0)
+            colour = (*_mixed(share), round(225 * share))
             if side.cells and rectangle[2] > rectangle[0] and rectangle[3] > rectangle[1]:
                 over.paste(colour, rectangle)
             elif not side.cells:
                 _dot(draw, (x, y), 3 + 6 * share, colour)
         elif not side.cells:
             _dot(draw, (x, y), 3.2, (20, 20, 20, 200))
-            _dot(draw, (x, y), 2.2, (255, 255, 255, 235))
+            matched = side.matched is not None and bool(side.matched[place])
+            _dot(draw, (x, y), 2.2, _MATCHED if matched else (255, 255, 255, 235))
         if side.cells and pruned:
             _outline(draw, rectangle, (40, 40, 40, 130), 1)
         if side.means:

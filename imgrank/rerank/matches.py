@@ -32,7 +32,23 @@ class Matches:
 
     def first(self, count: int) -> Matches:
         """Return the strongest ones."""
-        return Matches(self.query[:count], self.candidate[:count], self.strengths[:count])
+        return self._at(np.arange(min(count, len(self))))
+
+    def spread(self, places: npt.ArrayLike) -> Matches:
+        """Return the same pairs in another order: the strongest of each cell, then the second of each, and so on.
+
+        Args:
+            places: (candidates, 2) where the candidate's vectors lie, in units of a cell.
+        """
+        cells = np.floor(np.asarray(places, dtype=np.float64)[self.candidate]).astype(np.int64).reshape(-1, 2)
+        seen: dict[tuple[int, ...], int] = {}
+        turns = np.zeros(len(self), dtype=np.int64)
+        for number, cell in enumerate(map(tuple, cells.tolist())):
+            turns[number] = seen[cell] = seen.get(cell, -1) + 1
+        return self._at(np.argsort(turns, kind="stable"))
+
+    def _at(self, order: Ids) -> Matches:
+        return Matches(self.query[order], self.candidate[order], self.strengths[order])
 
 
 def strongest_first(query: npt.ArrayLike, candidate: npt.ArrayLike, strengths: npt.ArrayLike) -> Matches:

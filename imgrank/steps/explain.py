@@ -31,6 +31,7 @@ from imgrank.steps.explain_pair import (
     SeenPhoto,
     TokenFacts,
     attention_evidence,
+    legend,
     local_evidence,
     visual_evidence,
 )
@@ -134,7 +135,7 @@ class Explainer:
         notes: list[str] = []
         candidate, facts = self._candidate(row, notes)
         seen = self._query(query, name, look, features, notes)
-        scorer = stage.scorer
+        evidence, scorer = self._evidence(seen, candidate), stage.scorer
         return Explanation(
             hit=hit,
             scores=scores,
@@ -146,8 +147,8 @@ class Explainer:
             settings=settings,
             shown=self.shown,
             tokens=replace(facts, query=len(features)),
-            evidence=self._evidence(seen, candidate),
-            notes=tuple(notes),
+            evidence=evidence,
+            notes=(*legend(evidence), *notes),
         )
 
     # The photos

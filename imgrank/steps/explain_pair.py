@@ -14,6 +14,8 @@ from imgrank.report.pair_sheet import Side
 from imgrank.rerank.matches import Matches, best_matches, mutual_matches, strongest_first
 from imgrank.steps.features import VisualSource
 
+_CELLS = 8  # to the longer side: parts of a photo from which the clearest match is shown first
+
 if TYPE_CHECKING:
     from imgrank.mllm.base import VisualTokens
     from imgrank.rerank.packing import PairScorer
@@ -78,7 +80,7 @@ class TokenFacts:
         """Return names and values for people."""
         of = "" if self.full is None else f" of {self.full}"
         where = "computed from the photo" if self.cache is None else f"cache {self.cache!r}"
-        rows = [(self.kind, f"{self.query} of the query, {self.candidate}{of} of the candidate ({where})")]
+        rows = [("compared", f"{self.query} {self.kind} of the query"), ("with", f"{self.candidate}{of} ({where})")]
         return rows if self.recipe is None else [*rows, ("recipe", self.recipe)]
 
 
@@ -133,11 +135,17 @@ def local_evidence(query: SeenPhoto, candidate: SeenPhoto, scorer: str, most: in
     pairs = correspondences(query.features, candidate.features)
     kept = pairs.inliers
     inliers = strongest_first(pairs.query[kept], pairs.candidate[kept], pairs.weights[kept])
-    method = (
-        f"Lines: the {min(most, len(inliers))} clearest of {len(inliers)} matches of local features that one change of "
-        f"view explains (inliers), of {len(pairs.query)} matches in all; the inliers are what the score counts."
+    one, other = (
+        replace(side, matched=np.isin(np.arange(len(photo.features)), rows))
+        for side, photo, rows in zip(sides, (query, candidate), (inliers.query, inliers.candidate), strict=True)
     )
-    return Evidence(method, "inliers", len(pairs.query), inliers.first(most), sides, inliers=len(inliers))
+    shown = inliers.spread(candidate.features.keypoints[:, :2] * _CELLS).first(most)
+    method = (
+        f"Green: {len(inliers)} matches of local features that one change of view explains (inliers), of "
+        f"{len(pairs.query)} matches in all; the score counts them, spread ones for more. Lines: {len(shown)} of them, "
+        "the clearest of each part."
+    )
+    return Evidence(method, "inliers", len(pairs.query), shown, (one, other), inliers=len(inliers))
 
 
 def visual_evidence(query: SeenPhoto, candidate: SeenPhoto, source: VisualSource, scorer: str, most: int) -> Evidence:
@@ -187,13 +195,28 @@ def attention_evidence(
     shares = [part[first - 1 : last].mean(axis=0) for part in weights]
     which = f"layers {first} to {last} of {count}" if last > first else f"layer {first} of {count}"
     method = (
-        f"Colour: attention of the position that predicts the answer, mean over the heads of {which}. "
+        f"Colour: attention of the position that predicts the answer, mean over the heads of {which}, relative to "
+        "the most in each photo. "
         f"{shares[0].sum():.1%} goes to the query's visual tokens, {shares[1].sum():.1%} to the candidate's, the rest "
         "to words. Attention is where the model looks, which is not why it decides."
     )
     sides = (_visual_side(query, source), _visual_side(candidate, source))
     drawn = (replace(sides[0], heat=shares[0]), replace(sides[1], heat=shares[1]))
     return Evidence(method, "attention", 0, strongest_first([], [], []), drawn, attention=(shares[0], shares[1]))
+
+
+def legend(evidence: Evidence) -> list[str]:
+    """Return what the marks in the picture mean, beside the lines."""
+    query, candidate = evidence.sides
+    notes = []
+    if len(candidate.left_out):
+        notes.append(f"{'Dimmed' if candidate.cells else 'Small grey dots'}: tokens that were left out.")
+    if candidate.means:
+        notes.append("Diamonds: a token there is the mean of a group; which others are in it is not kept.")
+    for whose, side in (("query", query), ("candidate", candidate)):
+        if side.boxes is None:
+            notes.append(f"Where the tokens of the {whose} lie is not known without the photo, so nothing is marked.")
+    return notes
 
 
 def _local_side(photo: SeenPhoto) -> Side:

@@ -32,7 +32,8 @@ class Explanation:
         hit: the record that `search --exact --rerank K` prints of it, where it is among the hits.
         scores: what the second look says of the pair, also where a search would not look.
         scorer: who looked.
-        logits: of both orders of the pair, by which photo comes first; empty without a language model.
+        logits: of both orders of the pair, by which photo comes first, the one that was asked for first; empty without
+            a language model.
         answers: the two words that are compared; None without a language model.
         shortlist_rank: its rank by similarity, exact.
         searched: photos that were ranked.
@@ -140,20 +141,26 @@ class Explanation:
         value = f"{self.scores.values[0]:.4f}"
         if not self.reranked:
             rows.append(("score if re-ranked", f"{self.pair_score:.4f}"))
-        logits, disagreements = self.scores.logits, self.scores.disagreements
+        logits = self.scores.logits
         if logits is None:
             rows.append(("match score", value))
         else:
-            rows += [("probability", value), ("logit", f"{logits[0]:+.4f}")]
-        both = disagreements is not None
-        for order, logit in self.logits.items():
-            rows.append((f"logit, {order.replace('_', ' ')}", f"{logit:+.4f}"))
-        if self.logits:
-            rows.append(("orders differ by", _difference(self.logits, both)))
+            rows += [("probability", value), *self._logits(float(logits[0]))]
         if self.answers is not None:
             words = f"{self.answers.positive!r} for the same, {self.answers.negative!r} for different"
             rows.append(("answers", printable(words)))
         return [*rows, *self.tokens.table(), *self.evidence.table()]
+
+    def _logits(self, logit: float) -> Table:
+        """Return the logit that counts, and those of both orders."""
+        orders = [(order.replace("_", " "), value) for order, value in self.logits.items()]
+        if self.scores.disagreements is None:
+            (used, _), (other, value) = orders
+            note = f"{value:+.4f} ({other}; --symmetric takes the mean)"
+            return [("logit", f"{logit:+.4f} ({used})"), ("the other order", note)]
+        apart = f"{float(self.scores.disagreements[0]):.4f}"
+        single = [(f"logit, {order}", f"{value:+.4f}") for order, value in orders]
+        return [("logit", f"{logit:+.4f} (mean of both orders)"), *single, ("orders differ by", apart)]
 
     def picture(self) -> PairSheet:
         """Return both photos with what matches."""
@@ -177,11 +184,6 @@ def strongest(shares: Any, most: int) -> list[tuple[int, float]]:
     """Return the tokens with the largest shares of attention, the first of equal ones first."""
     order = np.argsort(-shares, kind="stable")[:most]
     return [(int(place), float(shares[place])) for place in order]
-
-
-def _difference(logits: dict[str, float], both: bool) -> str:
-    apart = f"{np.ptp(list(logits.values())):.4f}"
-    return apart if both else f"{apart} (--symmetric would take their mean)"
 
 
 def _box(side: Side, place: int) -> list[float] | None:
