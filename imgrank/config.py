@@ -26,6 +26,7 @@ Task = Literal["object", "landmark", "artwork", "product"]
 PromptLayout = Literal["images-first", "instruction-first"]
 ProfileChoice = Literal["auto", "none", "qwen3-vl-reranker", "lamra-rank", "lamra-rank-qwen2.5vl"]
 Fuse = Literal["mean", "max", "rrf"]
+ExplainMethod = Literal["matches", "attention"]
 OutputFormat = Literal["table", "jsonl", "tsv", "trec", "paths"]
 CalibrationMethod = Literal["isotonic", "logistic"]
 
@@ -166,6 +167,15 @@ class CalibrationSettings(Settings):
     folds: int = 5  # parts of the queries, each of which is measured by a map of the others
     bins: int = 10  # of the reliability table
     seed: int = 0  # deals queries out
+
+
+@dataclass(frozen=True)
+class ExplainSettings(Settings):
+    """What is shown of a pair."""
+
+    by: ExplainMethod = "matches"  # attention: of a language model's answer
+    lines: int = 24  # matches that are shown, the strongest; of attention, tokens that are listed
+    layers: tuple[int, int] | None = None  # first and last, from 1, over which attention is averaged; None: all
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "cache-tokens": "imgrank.cli.cache_tokens",
     "search": "imgrank.cli.search",
     "rerank": "imgrank.cli.rerank",
+    "explain": "imgrank.cli.explain",
     "add": "imgrank.cli.add",
     "remove": "imgrank.cli.remove",
     "relocate": "imgrank.cli.relocate",

@@ -298,6 +298,7 @@ _depth_options = together(
 )
 
 scorer_options = together(_lambda_option, evidence_options, _depth_options)
+every_pair_options = together(_lambda_option, evidence_options)  # without an early stop
 
 threshold_options = together(
     click.option("--min-score", type=float, metavar="S", help="Print only hits of at least this score."),

@@ -52,6 +52,34 @@ class _Matches:
     query: Wide
     candidate: Wide
     weights: Wide
+    query_rows: Indices  # (m,), of the features
+    candidate_rows: Indices
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondences:
+    """Which features of two photos match; what `match_score` counts.
+
+    Attributes:
+        query: (m,) rows of the query's features.
+        candidate: (m,) rows of the candidate's features.
+        weights: (m,) float64 in (0, 1], how clear each match is.
+        inliers: (m,) bool, those that the best map explains.
+    """
+
+    query: Indices
+    candidate: Indices
+    weights: Wide
+    inliers: Mask
+
+
+def correspondences(query: LocalFeatures, candidate: LocalFeatures) -> Correspondences:
+    """Return the matches of two photos, those that `match_score` takes for its evidence marked."""
+    matches = _match(query, candidate)
+    if matches is None:
+        none = np.zeros(0, dtype=np.intp)
+        return Correspondences(none, none, np.zeros(0), np.zeros(0, dtype=bool))
+    return Correspondences(matches.query_rows, matches.candidate_rows, matches.weights, _consistent(matches))
 
 
 def match_score(query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> GeometricScores:
@@ -101,6 +129,8 @@ def _match(query: LocalFeatures, candidate: LocalFeatures) -> _Matches | None:
         query.keypoints[rows[good]].astype(np.float64),
         candidate.keypoints[columns[good]].astype(np.float64),
         weights[good],
+        rows[good],
+        columns[good],
     )
 
 

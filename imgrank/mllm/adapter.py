@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import jinja2
@@ -26,6 +26,7 @@ from imgrank.mllm.base import Prefix, Segment, VisualTokens
 from imgrank.mllm.folder import ModelFolder
 from imgrank.mllm.loading import load_tokenizer, load_weights
 from imgrank.mllm.packed import ATTENTION, Layout, attention_kernel, layout_of
+from imgrank.mllm.regions import grid_regions
 from imgrank.mllm.segments import follow, side_by_side
 
 
@@ -179,6 +180,15 @@ class DecoderAdapter:
         """Return `longer_side`: the model sees no more than that."""
         return longer_side
 
+    def regions(self, tokens: VisualTokens, size: tuple[int, int], photo: Pixels | None) -> Floats | None:
+        """Return the cells of the grid, which is stretched over the photo."""
+        return grid_regions(tokens.grid, tokens.tiles)
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether visual tokens are cells of a grid."""
+        return True
+
     def _checked(self, vectors: torch.Tensor) -> Floats:
         """Return visual tokens as float32 on the host.
 
@@ -231,10 +241,24 @@ class DecoderAdapter:
     @torch.inference_mode()
     def last_hidden(self, prefix: Prefix, suffixes: Sequence[Segment]) -> torch.Tensor:
         """Run the suffixes of several candidates as one packed sequence."""
+        return self._run(prefix, suffixes, None)
+
+    @torch.inference_mode()
+    def end_attention(self, prefix: Prefix, suffix: Segment) -> torch.Tensor:
+        """Return what the last row of a suffix attends to, layer by layer."""
+        found: list[torch.Tensor] = []
+        self._run(prefix, [suffix], found.append)
+        return torch.stack(found)
+
+    def _run(
+        self, prefix: Prefix, suffixes: Sequence[Segment], watch: Callable[[torch.Tensor], None] | None
+    ) -> torch.Tensor:
         if not isinstance(prefix, CachedPrefix):
             raise TypeError("this prefix was not made by this model")
         layout = self._layout(prefix, suffixes)
         assert layout is not None  # only a prefix may do without
+        if watch is not None:
+            layout = replace(layout, watch=watch)
         with self._reading(layout.ends):
             return self._decode(side_by_side(suffixes, prefix.segment.span), prefix.cache, layout)[layout.ends]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.arrays import Pixels
+from imgrank.arrays import Floats, Pixels
 from imgrank.errors import InputError
 
 if TYPE_CHECKING:
@@ -198,6 +198,25 @@ class VisionLanguageModel(Protocol):
         ...
 
     @property
+    def on_grid(self) -> bool:
+        """Whether visual tokens are cells of a grid that covers the photo; else they are keypoints of any place."""
+        ...
+
+    def regions(self, tokens: VisualTokens, size: tuple[int, int], photo: Pixels | None) -> Floats | None:
+        """Return which part of a photo each visual token stands for, those that were left out included.
+
+        Args:
+            tokens: of the photo; only their grid and tiles are looked at.
+            size: (height, width) of the photo; only its proportions matter.
+            photo: its pixels, of a longer side of `decode_side`, where they are at hand.
+
+        Returns:
+            (full_length, 4) float32 in the order of the sequence: left, top, width and height as shares of the photo's
+            width and height; None where that is not known without the photo.
+        """
+        ...
+
+    @property
     def image_token(self) -> int:
         """Id of the placeholder that stands for one image in what `tokenize` returns."""
         ...
@@ -234,6 +253,14 @@ class VisionLanguageModel(Protocol):
 
         Returns:
             (suffixes, hidden), the hidden state that would predict the token after each suffix.
+        """
+        ...
+
+    def end_attention(self, prefix: Prefix, suffix: Segment) -> torch.Tensor:
+        """Run one suffix, and tell what its last row, which predicts the answer, attends to.
+
+        Returns:
+            (layers, heads, prefix + suffix) float32 weights; layers without attention are left out.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 
-from imgrank.arrays import Pixels
+from imgrank.arrays import Floats, Pixels
 from imgrank.errors import MissingModelError, SettingsError
 from imgrank.images.resize import check_pixels
 from imgrank.local.keypoints import LocalSettings, available_threads, chosen, detect
@@ -86,6 +86,21 @@ class KeypointPairs(DecoderAdapter):
         if not len(keypoints):
             return np.zeros((1, INPUTS), dtype=np.float32)
         return inputs_of(keypoints, chosen(keypoints, min(max_tokens, MOST_TOKENS)))
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether visual tokens are cells of a grid: they are keypoints."""
+        return False
+
+    def regions(self, tokens: VisualTokens, size: tuple[int, int], photo: Pixels | None) -> Floats | None:
+        """Return the squares around keypoints, which only the photo tells."""
+        keypoints = None if photo is None else detect(photo, self._local)
+        if keypoints is None or len(keypoints) < tokens.full_length:
+            return None
+        places = keypoints.places[chosen(keypoints, tokens.full_length)].astype(np.float64)
+        extent = np.array(keypoints.extent)
+        corners, sides = (places[:, :2] - places[:, 2:3] / 2) / extent, places[:, 2:3] / extent
+        return np.concatenate([corners, sides], axis=1).astype(np.float32)
 
     def text_segment(self, ids: Sequence[int]) -> Segment:
         """Return text; it moves no position."""

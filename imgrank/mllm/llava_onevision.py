@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from imgrank.arrays import Pixels
+from imgrank.arrays import Floats, Pixels
 from imgrank.devices import torch_dtype
 from imgrank.errors import SettingsError
 from imgrank.images.resize import check_pixels, fit_longer_side
 from imgrank.mllm.adapter import DecoderAdapter
 from imgrank.mllm.base import Segment, VisualTokens, full_positions
 from imgrank.mllm.folder import ModelFolder
+from imgrank.mllm.regions import grid_regions, out_of_square
 from imgrank.mllm.segments import follow
 from imgrank.mllm.texts import check_text_model
 from imgrank.mllm.tiles import cut, pad_to_square, tile_settings
@@ -83,6 +84,10 @@ class LlavaOnevision(DecoderAdapter):
         # So that the square of a long strip does not outgrow the memory.
         image = fit_longer_side(image, _LARGEST * self._tiles.side)
         return cut(pad_to_square(image, self._tiles), 1, 1, self._tiles)
+
+    def regions(self, tokens: VisualTokens, size: tuple[int, int], photo: Pixels | None) -> Floats | None:
+        """Return the cells of the grid, which is laid over the padded square."""
+        return out_of_square(grid_regions(tokens.grid), size)
 
     def image_segment(self, tokens: VisualTokens) -> Segment:
         """Return an image and the vector that closes it, which no pruning takes away."""

@@ -82,6 +82,7 @@ class Layout:
         device: of the masks.
         kernel: "sdpa" or "flex".
         facts: None for plain causal models.
+        watch: told at every layer what the last row of the only suffix attends to, as `end_weights` gives it.
     """
 
     prefix: int
@@ -89,6 +90,7 @@ class Layout:
     device: str
     kernel: str = "sdpa"
     facts: RowFacts | None = None
+    watch: Callable[[torch.Tensor], None] | None = None
 
     @cached_property
     def ends(self) -> torch.Tensor:
@@ -219,6 +221,8 @@ def packed_attention(
         )
         return plain
     sliding = sliding_window is not None
+    if packed_layout.watch is not None:
+        packed_layout.watch(end_weights(query, key, packed_layout, scaling, sliding=sliding))
     if packed_layout.kernel == "flex" and query.shape[-1] not in _FLEX_FAILED:
         try:
             return _flex(query, key, value, packed_layout, scaling, sliding=sliding), None
@@ -228,6 +232,21 @@ def packed_attention(
             # The trial run in `attention_kernel` cannot stand for every shape.
             _FLEX_FAILED.add(query.shape[-1])
     return _sdpa(query, key, value, packed_layout, scaling, sliding=sliding), None
+
+
+def end_weights(
+    query: torch.Tensor, key: torch.Tensor, layout: Layout, scaling: float | None, *, sliding: bool
+) -> torch.Tensor:
+    """Return (heads, prefix + rows) float32, the attention of the last row of the only suffix; rows sum to 1.
+
+    Kernels do not give weights; one row of them is cheap to compute again.
+    """
+    (group,) = layout.groups
+    heads, dim = query.shape[1], query.shape[-1]
+    keys = key[0].float().repeat_interleave(heads // key.shape[1], dim=0)  # (heads, prefix + rows, dim)
+    scores = (keys @ query[0, :, -1, :, None].float())[..., 0] * (dim**-0.5 if scaling is None else scaling)
+    seen = (group.sliding if sliding else group.mask)[0, -1]
+    return scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
 
 
 def _sdpa(

@@ -63,7 +63,8 @@ class PairScorer:
     ) -> None:
         if chunk_tokens is not None and chunk_tokens < 1:
             raise SettingsError(f"a chunk must hold at least 1 token, not {chunk_tokens}")
-        self.rendered = render(prompt, answers or Answers(), model)
+        self.prompt, self.answers = prompt, answers or Answers()
+        self.rendered = render(self.prompt, self.answers, model)
         self.model = model
         self.text = tuple(
             model.text_segment(ids) for ids in (self.rendered.before, self.rendered.between, self.rendered.after)
@@ -74,6 +75,10 @@ class PairScorer:
     def ways(self) -> tuple[PairScorer, ...]:
         """The ways in which a pair is asked about: this one."""
         return (self,)
+
+    def swapped(self) -> PairScorer:
+        """Return what asks the same with the roles of query and candidate exchanged."""
+        return PairScorer(self.model, self.prompt.swapped(), self.answers, chunk_tokens=self.chunk_tokens)
 
     def score(self, query: VisualTokens, candidates: Iterable[VisualTokens]) -> Floats:
         """Return the (n,) float32 logit differences z_positive - z_negative, in the order of the candidates.
@@ -111,6 +116,21 @@ class PairScorer:
         """
         self._check(query, "the query")
         return QueryPairs(self, self.model.image_segment(query))
+
+    def attention(self, query: VisualTokens, candidate: VisualTokens) -> tuple[Floats, Floats]:
+        """Return what the position that predicts the answer attends to, the mean over the heads of each layer.
+
+        Returns:
+            (layers, n) float32 weights of the query's visual tokens and (layers, m) of the candidate's. All weights of
+            a layer, those of text included, sum to 1. Layers without attention are left out.
+
+        Raises:
+            InputError: visual tokens of another model, or an image without tokens.
+        """
+        weights = self.about(query).attention(candidate)
+        first = len(query) if self.rendered.query_first else len(candidate)
+        one, other = np.split(weights, [first], axis=1)
+        return (one, other) if self.rendered.query_first else (other, one)
 
     def candidate_segment(self, tokens: VisualTokens, number: int) -> Segment:
         """Return a candidate as the language model receives it; `number` names it in errors."""
@@ -181,8 +201,17 @@ class QueryPairs:
         self._scorer = scorer
         before, between, after = scorer.text
         query_first = scorer.rendered.query_first
-        self._prefix = scorer.prefill([before, image, between] if query_first else [before])
+        shared = [before, image, between] if query_first else [before]
+        self._shared_visual = torch.cat([segment.visual for segment in shared])
+        self._prefix = scorer.prefill(shared)
         self._tail = [after] if query_first else [between, image, after]
+
+    def attention(self, candidate: VisualTokens) -> Floats:
+        """Return (layers, visual tokens of both photos, in the order of the prompt) float32; see `PairScorer`."""
+        suffix = follow([self._scorer.candidate_segment(candidate, 1), *self._tail])
+        weights = self._scorer.model.end_attention(self._prefix, suffix).mean(dim=1)
+        visual: Floats = weights[:, torch.cat([self._shared_visual, suffix.visual])].cpu().numpy()
+        return visual
 
     def chunks(self, candidates: Iterable[VisualTokens]) -> Iterator[Floats]:
         """Yield the logit differences chunk by chunk, reading candidates only as they are needed.

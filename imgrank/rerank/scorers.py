@@ -88,9 +88,9 @@ class MllmScorer:
     name = "mllm"
 
     def __init__(self, pairs: PairScorer | SymmetricPairScorer) -> None:
-        self._pairs = pairs
+        self.pairs = pairs
 
     def about(self, query: VisualTokens) -> Scoring[VisualTokens]:
         """Score by probability; a candidate without visual tokens cannot be scored."""
-        pairs = self._pairs.about(query)
+        pairs = self.pairs.about(query)
         return lambda candidates: map(PairScores.of_logits, pairs.chunks(candidates))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,13 @@ class Reranker:
         return read_photo_query(self.photos, self.stage, query)
 
     def rerank(
-        self, ranking: Ranking, rows: Sequence[int], query: QueryPhoto | Sequence[QueryPhoto], fuse_by: Fuse = "mean"
+        self,
+        ranking: Ranking,
+        rows: Sequence[int],
+        query: QueryPhoto | Sequence[QueryPhoto],
+        fuse_by: Fuse = "mean",
+        *,
+        on_scores: Callable[[PairScores], None] | None = None,
     ) -> Ranking:
         """Re-order the head of a ranking.
 
@@ -130,6 +136,7 @@ class Reranker:
             rows: of the hits of the head, in the collection; at least `settings.top` of them where there are.
             query: from `prepare`, or with features; or several photos of one object.
             fuse_by: "mean" or "max" of what is said of a candidate beside each of several photos.
+            on_scores: told what was said of the candidates of one photo that were scored, in shortlist order.
 
         Returns:
             The same hits; with `settings.top_only`, only the first so many.
@@ -149,6 +156,8 @@ class Reranker:
             budget=settings.time_budget,
         )
         scores = self._score(head, query, depth)
+        if on_scores is not None:
+            on_scores(scores)
         # Those that were scored first, each part in shortlist order: what `fuse` wants.
         order = np.argsort(~depth.scored, kind="stable")
         hits = [ranking.hits[place] for place in order] + list(ranking.hits[len(head) :])
@@ -225,6 +234,15 @@ class Reranker:
             work.disagreement += float(scores.disagreements.sum())
             work.undecided += int(np.count_nonzero((scores.ways > 0).any(axis=0) & (scores.ways <= 0).any(axis=0)))
         return scores
+
+    def candidate(self, row: int) -> Any:
+        """Return what the scorer compares of a photo of the collection.
+
+        Raises:
+            InputError: it has neither tokens nor a photo.
+        """
+        (features,) = self._candidates(np.array([row]))
+        return features
 
     def _candidates(self, rows: npt.NDArray[np.int64]) -> Iterator[Any]:
         """Yield the features of rows: from the cache of their bundle, or computed from the photo."""

@@ -143,6 +143,24 @@ class Searcher:
 
     # First stage
 
+    def whole(self, photo: bytes | int) -> tuple[bytes, Neighbours, QueryPhoto | None]:
+        """Compare a photo with everything that may be found for it.
+
+        Args:
+            photo: its name, or its row in the collection.
+
+        Returns:
+            its name; all (1, n) rows, the most similar first; and the photo for the second stage, where there is one.
+            Without `settings.exact`, rows that the graph does not lead to are missing.
+
+        Raises:
+            ImageError: the photo cannot be decoded.
+        """
+        read = self._read(photo)
+        near = self._near([read], "mean", read.hidden)(len(self.photos))
+        seen = ~np.isin(near.rows[0], read.hidden)
+        return read.name, Neighbours(near.rows[:, seen], near.similarities[:, seen]), read.look
+
     def shortlists(self, query: bytes | Query) -> tuple[Shortlist, ...]:
         """Return the candidates of a query, as many as the first or the second stage wants.
 

@@ -51,6 +51,7 @@ _PRODUCT: Mapping[str, Callable[[int], CodebookSpec]] = {
     "opq": lambda subvectors: CodebookSpec(subvectors, rotated=True),
     "rpq": lambda subvectors: CodebookSpec(subvectors, stages=2),
 }
+_AVERAGING = frozenset({"pool", "merge", "kmeans", "ward"})  # a token that is left is the mean of several
 KNOWN = (*_SIZES, *_REDUCERS, *_SCALAR, *_PRODUCT)
 
 
@@ -107,6 +108,17 @@ def reducers_of(settings: TokenSettings, device: str = "cpu") -> list[Reducer]:
     """
     steps = [_split(step) for step in settings.reduce.split("|") if step.strip()]
     return [_known(_REDUCERS, name)(argument, device) for name, argument in steps]
+
+
+def averages(settings: TokenSettings) -> bool:
+    """Return whether what the reducers leave are means of tokens, each at the place of one of them."""
+    return any(_split(step)[0] in _AVERAGING for step in settings.reduce.split("|") if step.strip())
+
+
+def pooled_blocks(settings: TokenSettings) -> int | None:
+    """Return the side of the blocks that are averaged, tokens, where that is all that the reducers do; else None."""
+    steps = [_split(step) for step in settings.reduce.split("|") if step.strip()]
+    return _number(steps[0][1]) if [name for name, _ in steps] == ["pool"] else None
 
 
 def tokens_left(settings: TokenSettings, full: int) -> int:

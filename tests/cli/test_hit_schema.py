@@ -69,7 +69,8 @@ def test_the_schema_knows_good_from_bad() -> None:
     assert problems(good() | {"added_later": [1]}, SCHEMA) == []
     for name, wrong in {
         "schema_version": 2, "rank": 0, "id": "7", "score": "0.5", "similarity": None, "probability": 1.5,
-        "scorer": "me", "path": 3, "disagreement": -1, "calibrated": 2, "photos": [1], "fuse": "sum", "collapsed": "copy.jpg",
+        "scorer": "me", "path": 3, "disagreement": -1, "calibrated": 2, "photos": [1],
+        "fuse": "sum", "collapsed": "copy.jpg",
     }.items():  # fmt: skip
         assert len(problems(good() | {name: wrong}, SCHEMA)) == 1, name
     for name in SCHEMA["required"]:
