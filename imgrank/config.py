@@ -27,6 +27,11 @@ PromptLayout = Literal["images-first", "instruction-first"]
 ProfileChoice = Literal["auto", "none", "qwen3-vl-reranker", "lamra-rank", "lamra-rank-qwen2.5vl"]
 Fuse = Literal["mean", "max", "rrf"]
 OutputFormat = Literal["table", "jsonl", "tsv", "trec", "paths"]
+GroupFormat = Literal["table", "jsonl", "tsv", "paths"]
+Linkage = Literal["single", "average", "complete"]
+DedupBy = Literal["overlay", "similarity", "content"]
+Keep = Literal["largest", "oldest", "newest", "first"]
+FusionMethod = Literal["rrf", "combsum", "combmnz"]
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,42 @@ class RerankSettings(Settings):
     symmetric: bool = False  # ask about each pair in both orders
     top_only: int | None = None  # how many places of the result matter; None: all
     time_budget: float | None = None  # seconds for a query; None: as long as it takes
+
+
+@dataclass(frozen=True)
+class GroupSettings(Settings):
+    """Which photos of a bundle show the same thing."""
+
+    neighbours: int = 10  # of each photo, that are compared with it
+    mutual: bool = False  # only pairs in which each is among the neighbours of the other
+    min_similarity: float | None = None  # of a pair that is compared; None: by the scorer
+    min_score: float | None = None  # of a pair that is linked; None: by the scorer
+    linkage: Linkage = "average"
+    exact: bool = False  # compare every two descriptors instead of following the graph
+
+
+@dataclass(frozen=True)
+class DedupSettings(Settings):
+    """Which photos of a bundle are copies of each other."""
+
+    by: DedupBy = "overlay"
+    threshold: float = 0.65  # overlay of a pair that is a copy
+    min_similarity: float | None = None  # of a pair that is compared; None: COPY_SIMILARITY, and none by similarity
+    neighbours: int = 20  # of each photo, that are compared with it
+    keep: Keep = "largest"
+    exact: bool = False  # compare every two descriptors instead of following the graph
+
+
+COPY_SIMILARITY = 0.2  # below it, few pairs are copies; docs/benchmarks.md has the numbers
+
+
+@dataclass(frozen=True)
+class FusionSettings(Settings):
+    """How several rankings become one."""
+
+    method: FusionMethod = "rrf"
+    k: float = 60.0  # of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)
+    top_k: int = 1000  # hits of each query
 
 
 @dataclass(frozen=True)

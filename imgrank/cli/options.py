@@ -13,6 +13,7 @@ from imgrank.config import (
     PRESETS,
     DecodeSettings,
     EncoderSettings,
+    GroupFormat,
     OutputFormat,
     Pooling,
     ProfileChoice,
@@ -198,23 +199,38 @@ token_options = together(
     ),
 )
 
-scorer_options = together(
+_lambda_option = click.option(
+    "--lambda",
+    "lam",
+    default=RerankSettings.lam,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Weight of the similarity; the rest is the weight of the second look.",
+)
+
+_depth_options = together(
     click.option(
-        "--lambda",
-        "lam",
-        default=RerankSettings.lam,
-        show_default=True,
-        type=click.FloatRange(0, 1),
-        help="Weight of the similarity; the rest is the weight of the second look.",
+        "--top-only",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Only the first K hits matter: stop as soon as no other candidate can be among them.",
     ),
     click.option(
-        "--scorer",
-        default=RerankSettings.scorer,
-        show_default=True,
-        type=click.Choice(get_args(ScorerName)),
-        help="auto: mllm where the bundle has tokens of a model that was chosen, else geometric. mllm: the built-in "
-        "model, too.",
+        "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
     ),
+)
+
+_scorer_option = click.option(
+    "--scorer",
+    default=RerankSettings.scorer,
+    show_default=True,
+    type=click.Choice(get_args(ScorerName)),
+    help="auto: mllm where the bundle has tokens of a model that was chosen, else geometric. mllm: the built-in "
+    "model, too.",
+)
+
+# How a pair of photos is looked at.
+pair_options = together(
     click.option("--mllm", metavar="MODEL", help="Hugging Face id or folder of a multimodal language model."),
     click.option("--cache", metavar="NAME", help="Token cache to read."),
     click.option(
@@ -256,21 +272,18 @@ scorer_options = together(
     ),
     click.option("--symmetric", is_flag=True, help="Ask in both orders and take the mean; twice the work and more."),
     click.option(
-        "--top-only",
-        type=click.IntRange(min=1),
-        metavar="K",
-        help="Only the first K hits matter: stop as soon as no other candidate can be among them.",
-    ),
-    click.option(
-        "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
-    ),
-    click.option(
         "--score-cache",
         default=None,
         metavar="PATH|none",
         help="Where the model's answers are kept, so that no pair is scored twice.  [default: in the user's cache]",
     ),
     click.option("--compile", "compiled", is_flag=True, help="Compile layers first: a slow start, for a GPU."),
+)
+
+scorer_options = together(_lambda_option, _scorer_option, pair_options, _depth_options)
+
+_exit_status_option = click.option(
+    "--exit-status", is_flag=True, help=f"Exit with {NOTHING_FOUND} when nothing was found, as grep does with 1."
 )
 
 threshold_options = together(
@@ -290,9 +303,17 @@ output_options = together(
         type=click.Choice(get_args(OutputFormat)),
         help="[default: table on a terminal, jsonl elsewhere]",
     ),
+    _exit_status_option,
+)
+
+group_output_options = together(
     click.option(
-        "--exit-status", is_flag=True, help=f"Exit with {NOTHING_FOUND} when nothing was found, as grep does with 1."
+        "--format",
+        "form",
+        type=click.Choice(get_args(GroupFormat)),
+        help="[default: table on a terminal, jsonl elsewhere]",
     ),
+    _exit_status_option,
 )
 
 
@@ -393,6 +414,11 @@ def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, R
         compile=chosen["compiled"],
     )
     return settings, request, score_cache_path(chosen["score_cache"])
+
+
+def second_stage_of_pairs(chosen: Mapping[str, Any]) -> tuple[RerankSettings, Request, Path | None]:
+    """Return what `pair_options`, a scorer and `device_option` ask for, where every pair is scored for itself."""
+    return second_stage(RerankSettings.top, {"lam": 0.0, "top_only": None, "time_budget": None, **chosen})
 
 
 def _given(**values: Any) -> dict[str, Any]:
