@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -92,9 +93,9 @@ def score_pairs(reranker: Reranker, pairs: Pairs, reporter: Reporter = SILENT) -
         InputError: a photo has neither tokens nor a file.
     """
     scores = np.zeros(len(pairs), dtype=np.float32)
-    starts = np.flatnonzero(np.diff(pairs.first, prepend=-1))
+    bounds = np.flatnonzero(np.diff(pairs.first, prepend=-1, append=len(reranker.photos))).tolist()
     with reporter.bar(len(pairs), reranker.stage.scorer.name, "pair") as advance:
-        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(pairs)], strict=True):
+        for start, stop in pairwise(bounds):
             scores[start:stop] = reranker.score_row(int(pairs.first[start]), pairs.second[start:stop]).values
             advance(stop - start)
     return scores
