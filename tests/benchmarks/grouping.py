@@ -2,9 +2,10 @@
 
     python tests/benchmarks/grouping.py DATASET [--copies 250] [--synthetic 20000]
 
-Copies: of some photos, four each: half the pixels of a side, JPEG quality 30, a part with 90 % of the area, 15 % brighter.
-`dedup` looks at them beside all photos of DATASET. Found are pairs of one original's files; wrong are pairs of different
-photos of DATASET. Also, at other thresholds, what the overlay of the neighbours of each photo says.
+Copies: of some photos, four each: half the pixels of a side, JPEG quality 30, a part with 90 % of the area, 15 %
+brighter. They stand beside all photos of DATASET. Of the pairs of neighbours, the table says which share of the pairs
+of a copy and its original reaches a threshold, and how many pairs of different photos of DATASET do; then what `dedup`
+does.
 
 Groups: pairs of photos that a query of qrels.tsv has among its positives, or itself, against the pairs of `group` over
 DATASET/images.
@@ -23,11 +24,18 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
+
+from imgrank.config import COPY_SIMILARITY, DedupSettings, RerankSettings
+from imgrank.rerank.scorers import OverlayScorer
+from imgrank.steps.collection import open_collection
+from imgrank.steps.neighbour_pairs import Pairs, neighbour_pairs, score_pairs
+from imgrank.steps.rerank import Reranker
 
 KINDS = ("half", "q30", "cropped", "bright")
 
@@ -38,7 +46,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--copies", type=int, default=250)
     parser.add_argument("--synthetic", type=int, default=20_000)
-    parser.add_argument("--folder", type=Path, help="keep the bundles here")
+    parser.add_argument("--folder", type=Path, help="keep the bundles here; any that are here are brought up to date")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = chosen.folder or Path(name)
@@ -84,23 +92,49 @@ def copies(folder: Path, images: Path, count: int) -> None:
     bundle, made = folder / "copies.h5", folder / "copies"
     make_copies(images, made, count)
     imgrank("index", images, made, "-o", bundle, "--root", "/", "-q")
-    print(f"copies of {count} photos beside {len(list(images.iterdir()))}")
-    print("| overlay | copy and original | half | q30 | cropped | bright | pairs of different photos | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    pairs, overlays = scored(bundle)
+    kinds = [split(os.fsdecode(path)) for path in stored_paths(bundle)]
+    print(f"copies of {count} photos beside {len(list(images.iterdir()))}; {len(pairs)} pairs")
+    print("| threshold | copy and original | half | q30 | cropped | bright | pairs of different photos |")
+    print("|---|---|---|---|---|---|---|")
     for threshold in (0.5, 0.6, 0.65, 0.7, 0.8):
-        out, seconds = imgrank("dedup", bundle, "--threshold", threshold, "--edges", "-q")
-        found, wrong = defaultdict(set), set()
-        for line in out.splitlines():
-            group = json.loads(line)
-            for edge in group["edges"]:
-                (one, one_kind), (other, other_kind) = (split(group["photos"][p]["path"]) for p in edge["photos"])
-                if one == other and "original" in (one_kind, other_kind):
-                    found[one_kind if other_kind == "original" else other_kind].add(one)
-                elif one != other and one_kind == other_kind == "original":
-                    wrong.add((one, other))
-        shares = [len(found[kind]) / count for kind in KINDS]
-        cells = [f"{share:.3f}" for share in (sum(shares) / len(shares), *shares)]
-        print(f"| {threshold} | {' | '.join(cells)} | {len(wrong)} | {seconds:.0f} |", flush=True)
+        print_row(f"overlay {threshold}", pairs, kinds, overlays >= threshold, count)
+    for threshold in (0.5, 0.6, 0.75, 0.95):
+        print_row(f"similarity {threshold}", pairs, kinds, pairs.similarities >= threshold, count)
+    out, seconds = imgrank("dedup", bundle, "-q")
+    found = [[split(photo["path"]) for photo in json.loads(line)["photos"]] for line in out.splitlines()]
+    extra = [(photo[0] == group[0][0], photo[1]) for group in found for photo in group[1:]]
+    mixed = sum(not same for same, _ in extra)
+    print(f"dedup: {len(extra)} photos are copies of one that is kept, {mixed} of them of another original; ", end="")
+    print(f"{4 * count} copies were made; {seconds:.0f} s", flush=True)
+
+
+def scored(bundle: Path) -> tuple[Pairs, np.ndarray]:
+    """Return the pairs that `dedup` compares, with their overlays."""
+    with open_collection([bundle]) as photos:
+        pairs = neighbour_pairs(photos, DedupSettings.neighbours, min_similarity=COPY_SIMILARITY)
+        reranker = Reranker(photos, RerankSettings(scorer="geometric"))
+        reranker.stage = replace(reranker.stage, scorer=OverlayScorer())
+        return pairs, score_pairs(reranker, pairs)
+
+
+def stored_paths(bundle: Path) -> list[bytes]:
+    """Return the path of each row."""
+    with open_collection([bundle]) as photos:
+        return photos.parts[0].stored_paths
+
+
+def print_row(name: str, pairs: Pairs, kinds: list[tuple[str, str]], holds: np.ndarray, count: int) -> None:
+    """Print how many pairs hold."""
+    found, wrong = dict.fromkeys(KINDS, 0), 0
+    for a, b in zip(pairs.first[holds].tolist(), pairs.second[holds].tolist(), strict=True):
+        (one, one_kind), (other, other_kind) = kinds[a], kinds[b]
+        if one == other and "original" in (one_kind, other_kind):
+            found[one_kind if other_kind == "original" else other_kind] += 1
+        wrong += one != other and one_kind == other_kind == "original"
+    shares = [found[kind] / count for kind in KINDS]
+    cells = [f"{share:.3f}" for share in (sum(shares) / len(shares), *shares)]
+    print(f"| {name} | {' | '.join(cells)} | {wrong} |", flush=True)
 
 
 def groups(folder: Path, dataset: Path) -> None:
