@@ -114,17 +114,25 @@ def _copies(distinct: DistinctPhotos, settings: DedupSettings, reporter: Reporte
 def _in_order(photos: Collection, rows: Ids, keep: Keep) -> tuple[Ids, dict[int, ImageRecord]]:
     """Return rows, the one that one would keep first of all at the start, and their records."""
     records: dict[int, ImageRecord] = {}
-    links: set[int] = set()
+    files: dict[int, tuple[bool, bool]] = {}
     for part, places, own in photos.split(rows):
         its = photos.parts[part]
         records |= dict(zip(rows[places].tolist(), its.bundle.images.records(own), strict=True))
-        is_link = [os.path.islink(its.location(row)) for row in own.tolist()]  # noqa: PTH114  # bytes
-        links |= set(rows[places][is_link].tolist())
+        for row, place in zip(rows[places].tolist(), own.tolist(), strict=True):
+            files[row] = _lost(its.location(place), records[row].size), os.path.islink(its.location(place))  # noqa: PTH114
     key = _KEYS[keep]
 
     def wanted(row: int) -> tuple[object, ...]:
-        record = records[row]
-        # A link goes after the file that it leads to: else that would be the one to delete.
-        return key(record), row in links, b"" if keep == "first" else record.path, row
+        # What is not on the disk is no reason to delete what is; and a link goes after the file that it leads to.
+        lost, is_link = files[row]
+        return lost, key(records[row]), is_link, b"" if keep == "first" else records[row].path, row
 
     return np.array(sorted(rows.tolist(), key=wanted), dtype=np.int64), records
+
+
+def _lost(path: bytes, size: int) -> bool:
+    """Return whether a photo is not on the disk, or its file has another size than when it was indexed."""
+    try:
+        return os.stat(path).st_size != size  # noqa: PTH116  # bytes
+    except OSError:
+        return True

@@ -130,6 +130,21 @@ def test_a_link_is_not_kept_instead_of_its_file(imgrank, collection: Path) -> No
         assert [os.path.islink(photo.path) for photo in group.photos] == [False, True], keep
 
 
+@pytest.mark.parametrize("write", [None, b"something else"])
+def test_a_photo_that_is_gone_or_changed_is_not_the_one_to_keep(imgrank, collection: Path, write: bytes | None) -> None:
+    old, new = collection / "photos" / "object-01-view-0.jpg", collection / "photos" / "z.jpg"
+    new.write_bytes(old.read_bytes())
+    assert imgrank("index", old, new, "-o", "two.h5", "-q", cwd=collection).returncode == 0
+    kept = []
+    for _ in range(2):
+        with open_collection([collection / "two.h5"]) as photos:
+            kept.append(dedup(photos, DedupSettings(by="content")).groups[0].photos[0].path)
+        old.unlink(missing_ok=True)
+        if write is not None:
+            old.write_bytes(write)
+    assert [Path(os.fsdecode(path)).name for path in kept] == [old.name, new.name]
+
+
 # Fusing
 
 
