@@ -29,6 +29,11 @@ Fuse = Literal["mean", "max", "rrf"]
 ExplainMethod = Literal["matches", "attention"]
 OutputFormat = Literal["table", "jsonl", "tsv", "trec", "paths"]
 CalibrationMethod = Literal["isotonic", "logistic"]
+GroupFormat = Literal["table", "jsonl", "tsv", "paths"]
+Linkage = Literal["single", "average", "complete"]
+DedupBy = Literal["overlay", "similarity", "content"]
+Keep = Literal["largest", "oldest", "newest", "first"]
+FusionMethod = Literal["rrf", "combsum", "combmnz"]
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,42 @@ class ExplainSettings(Settings):
     by: ExplainMethod = "matches"  # attention: of a language model's answer
     lines: int = 24  # matches that are shown, the strongest; of attention, tokens that are listed
     layers: tuple[int, int] | None = None  # first and last, from 1, over which attention is averaged; None: all
+
+
+@dataclass(frozen=True)
+class GroupSettings(Settings):
+    """Which photos of a bundle show the same thing."""
+
+    neighbours: int = 10  # of each photo, that are compared with it
+    mutual: bool = False  # only pairs in which each is among the neighbours of the other
+    min_similarity: float | None = None  # of a pair that is compared; None: by the scorer
+    min_score: float | None = None  # of a pair that is linked; None: by the scorer
+    linkage: Linkage = "average"
+    exact: bool = False  # compare every two descriptors instead of following the graph
+
+
+@dataclass(frozen=True)
+class DedupSettings(Settings):
+    """Which photos of a bundle are copies of each other."""
+
+    by: DedupBy = "overlay"
+    threshold: float = 0.65  # overlay of a pair that is a copy
+    min_similarity: float | None = None  # of a pair that is compared; None: COPY_SIMILARITY, and none by similarity
+    neighbours: int = 20  # of each photo, that are compared with it
+    keep: Keep = "largest"
+    exact: bool = False  # compare every two descriptors instead of following the graph
+
+
+COPY_SIMILARITY = 0.2  # below it, few pairs are copies; docs/benchmarks.md has the numbers
+
+
+@dataclass(frozen=True)
+class FusionSettings(Settings):
+    """How several rankings become one."""
+
+    method: FusionMethod = "rrf"
+    k: float = 60.0  # of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)
+    top_k: int = 1000  # hits of each query
 
 
 @dataclass(frozen=True)

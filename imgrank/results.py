@@ -60,19 +60,19 @@ class Hit:
             "rank": self.rank,
             "id": self.id,
             "path": os.fsdecode(self.path),
-            "score": _short(self.score),
-            "similarity": _short(self.similarity),
+            "score": short(self.score),
+            "similarity": short(self.similarity),
         }
         if self.scorer is not None:
             record["scorer"] = self.scorer
         if self.probability is not None:
-            record["probability"] = _short(self.probability)
+            record["probability"] = short(self.probability)
         if self.logit is not None:
-            record["logit"] = _short(self.logit)
+            record["logit"] = short(self.logit)
         if self.calibrated is not None:
-            record["calibrated"] = _short(self.calibrated)
+            record["calibrated"] = short(self.calibrated)
         if self.disagreement is not None:
-            record["disagreement"] = _short(self.disagreement)
+            record["disagreement"] = short(self.disagreement)
         if self.bundle is not None:
             record["bundle"] = os.fsdecode(self.bundle)
         if self.photos:
@@ -106,7 +106,7 @@ class Ranking:
         return self.hits[place]
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Return the float64 with the shortest decimal form that rounds to the same float32."""
     return float(str(np.float32(value)))
 
@@ -128,11 +128,11 @@ def encode_hits(ranking: Ranking, form: str, *, nul: bool = False, tag: str = "i
         elif form == "paths":
             lines.append(hit.path)
         elif form == "trec":
-            score = str(_short(hit.score))
+            score = str(short(hit.score))
             lines.append(f"{trec_id(hit.query)} Q0 {trec_id(hit.path)} {hit.rank} {score} {tag}".encode())
         else:
             values = [hit.score, hit.similarity, hit.probability, hit.logit, hit.calibrated]
-            numbers = [b"" if value is None else str(_short(value)).encode() for value in values]
+            numbers = [b"" if value is None else str(short(value)).encode() for value in values]
             text = [tsv_field(hit.query), str(hit.rank).encode(), str(hit.id).encode(), tsv_field(hit.path)]
             fields = [*text, *numbers[:-1], (hit.scorer or "").encode(), numbers[-1]]
             lines.append(b"\t".join(fields if hit.bundle is None else [*fields, tsv_field(hit.bundle)]))

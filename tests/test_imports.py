@@ -14,6 +14,7 @@ SHARED = {
     "devices",
     "errors",
     "arrays",
+    "groups",
     "boxes",
     "progress",
     "version",

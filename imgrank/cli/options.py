@@ -15,6 +15,7 @@ from imgrank.config import (
     PRESETS,
     DecodeSettings,
     EncoderSettings,
+    GroupFormat,
     OutputFormat,
     Pooling,
     ProfileChoice,
@@ -217,16 +218,38 @@ token_options = together(
     ),
 )
 
-# What a second stage says of a pair depends on these alone.
-evidence_options = together(
+_lambda_option = click.option(
+    "--lambda",
+    "lam",
+    default=RerankSettings.lam,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Weight of the similarity; the rest is the weight of the second look.",
+)
+
+_depth_options = together(
     click.option(
-        "--scorer",
-        default=RerankSettings.scorer,
-        show_default=True,
-        type=click.Choice(get_args(ScorerName)),
-        help="auto: mllm where the bundle has tokens of a model that was chosen, else geometric. mllm: the built-in "
-        "model, too.",
+        "--top-only",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Only the first K hits matter: stop as soon as no other candidate can be among them.",
     ),
+    click.option(
+        "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
+    ),
+)
+
+_scorer_option = click.option(
+    "--scorer",
+    default=RerankSettings.scorer,
+    show_default=True,
+    type=click.Choice(get_args(ScorerName)),
+    help="auto: mllm where the bundle has tokens of a model that was chosen, else geometric. mllm: the built-in "
+    "model, too.",
+)
+
+# How a pair of photos is looked at.
+pair_options = together(
     click.option("--mllm", metavar="MODEL", help="Hugging Face id or folder of a multimodal language model."),
     click.option("--cache", metavar="NAME", help="Token cache to read."),
     click.option(
@@ -276,29 +299,14 @@ evidence_options = together(
     click.option("--compile", "compiled", is_flag=True, help="Compile layers first: a slow start, for a GPU."),
 )
 
-_lambda_option = click.option(
-    "--lambda",
-    "lam",
-    default=RerankSettings.lam,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Weight of the similarity; the rest is the weight of the second look.",
-)
-
-_depth_options = together(
-    click.option(
-        "--top-only",
-        type=click.IntRange(min=1),
-        metavar="K",
-        help="Only the first K hits matter: stop as soon as no other candidate can be among them.",
-    ),
-    click.option(
-        "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
-    ),
-)
-
+# What a second stage says of a pair depends on these alone.
+evidence_options = together(_scorer_option, pair_options)
 scorer_options = together(_lambda_option, evidence_options, _depth_options)
 every_pair_options = together(_lambda_option, evidence_options)  # without an early stop
+
+_exit_status_option = click.option(
+    "--exit-status", is_flag=True, help=f"Exit with {NOTHING_FOUND} when nothing was found, as grep does with 1."
+)
 
 threshold_options = together(
     click.option("--min-score", type=float, metavar="S", help="Print only hits of at least this score."),
@@ -317,9 +325,17 @@ output_options = together(
         type=click.Choice(get_args(OutputFormat)),
         help="[default: table on a terminal, jsonl elsewhere]",
     ),
+    _exit_status_option,
+)
+
+group_output_options = together(
     click.option(
-        "--exit-status", is_flag=True, help=f"Exit with {NOTHING_FOUND} when nothing was found, as grep does with 1."
+        "--format",
+        "form",
+        type=click.Choice(get_args(GroupFormat)),
+        help="[default: table on a terminal, jsonl elsewhere]",
     ),
+    _exit_status_option,
 )
 
 
@@ -435,6 +451,11 @@ def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, R
         compile=chosen["compiled"],
     )
     return settings, request, score_cache_path(chosen["score_cache"])
+
+
+def second_stage_of_pairs(chosen: Mapping[str, Any]) -> tuple[RerankSettings, Request, Path | None]:
+    """Return what `pair_options`, a scorer and `device_option` ask for, where every pair is scored for itself."""
+    return second_stage(RerankSettings.top, {"lam": 0.0, "top_only": None, "time_budget": None, **chosen})
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class GeometricScores:
 
 
 @dataclass(frozen=True, eq=False)
-class _Matches:
+class Matches:
     """m matches: keypoints of both photos, (m, 4) float64 each, row by row, and (m,) weights in (0, 1]."""
 
     query: Wide
@@ -75,11 +75,11 @@ class Correspondences:
 
 def correspondences(query: LocalFeatures, candidate: LocalFeatures) -> Correspondences:
     """Return the matches of two photos, those that `match_score` takes for its evidence marked."""
-    matches = _match(query, candidate)
+    matches = match(query, candidate)
     if matches is None:
         none = np.zeros(0, dtype=np.intp)
         return Correspondences(none, none, np.zeros(0), np.zeros(0, dtype=bool))
-    return Correspondences(matches.query_rows, matches.candidate_rows, matches.weights, _consistent(matches))
+    return Correspondences(matches.query_rows, matches.candidate_rows, matches.weights, consistent(matches))
 
 
 def match_score(query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> GeometricScores:
@@ -95,10 +95,10 @@ def match_score(query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> Ge
     scores = np.zeros(len(candidates), dtype=np.float32)
     inliers = np.zeros(len(candidates), dtype=np.int64)
     for i, candidate in enumerate(candidates):
-        matches = _match(query, candidate)
+        matches = match(query, candidate)
         if matches is None:
             continue
-        kept = _consistent(matches)
+        kept = consistent(matches)
         weights = matches.weights[kept]
         evidence = (_spread(matches.query[kept], weights) + _spread(matches.candidate[kept], weights)) / 2
         inliers[i] = kept.sum()
@@ -106,7 +106,7 @@ def match_score(query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> Ge
     return GeometricScores(scores, inliers)
 
 
-def _match(query: LocalFeatures, candidate: LocalFeatures) -> _Matches | None:
+def match(query: LocalFeatures, candidate: LocalFeatures) -> Matches | None:
     """Return the mutual nearest neighbours that are clearly nearer than the next best; None for fewer than three."""
     if min(len(query), len(candidate)) < 3:
         return None
@@ -125,7 +125,7 @@ def _match(query: LocalFeatures, candidate: LocalFeatures) -> _Matches | None:
     good = weights > 1e-3
     if good.sum() < 3:
         return None
-    return _Matches(
+    return Matches(
         query.keypoints[rows[good]].astype(np.float64),
         candidate.keypoints[columns[good]].astype(np.float64),
         weights[good],
@@ -134,7 +134,7 @@ def _match(query: LocalFeatures, candidate: LocalFeatures) -> _Matches | None:
     )
 
 
-def _consistent(matches: _Matches) -> Mask:
+def consistent(matches: Matches) -> Mask:
     """Return which of the m matches the best map explains, (m,) bool."""
     query, candidate, weights = matches.query, matches.candidate, matches.weights
     scale = np.log(np.maximum(candidate[:, 2], 1e-6) / np.maximum(query[:, 2], 1e-6))

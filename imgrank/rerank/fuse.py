@@ -8,7 +8,7 @@ part is ours: a probability is at least 0, so the list as a whole stays in order
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -158,3 +158,39 @@ def checked_weights(weights: Sequence[float] | None, count: int) -> Sequence[flo
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
         raise SettingsError(f"weights {', '.join(map(str, weights))}: each is a number from 0")
     return weights
+
+
+def combined_scores(
+    rankings: Sequence[Mapping[Key, float]], weights: Sequence[float] | None = None, *, times_found: bool = False
+) -> list[tuple[Key, float]]:
+    """Return the keys of several rankings in one order: the sum of their scores, each ranking's brought to 0 to 1.
+
+    Within a ranking, score becomes (score - lowest) / (highest - lowest), and 1 where all are equal. A ranking that
+    lacks a key adds nothing to it. Ties as in `reciprocal_rank_fusion`.
+
+    Args:
+        rankings: key -> score, finite, best first.
+        weights: as in `reciprocal_rank_fusion`.
+        times_found: multiply each sum by the number of rankings that have the key (CombMNZ; else CombSUM).
+
+    Returns:
+        (key, score), best first; a key appears once.
+
+    Raises:
+        SettingsError: as `reciprocal_rank_fusion`.
+        InputError: a score is not finite.
+
+    Source:
+        Fox and Shaw, Combination of multiple searches, TREC-2, 1994; scaled as by Lee, Analyses of multiple evidence
+        combination, SIGIR 1997.
+    """
+    parts: dict[Key, list[float]] = {}
+    for ranking, weight in zip(rankings, checked_weights(weights, len(rankings)), strict=True):
+        if not all(map(math.isfinite, ranking.values())):
+            raise InputError("a ranking to be fused has a score that is not a number; fuse by rank (--method rrf)")
+        lowest, highest = min(ranking.values(), default=0.0), max(ranking.values(), default=0.0)
+        for key, score in ranking.items():
+            scaled = (score - lowest) / (highest - lowest) if highest > lowest else 1.0
+            parts.setdefault(key, []).append(weight * scaled)
+    scores = [(key, math.fsum(part) * (len(part) if times_found else 1)) for key, part in parts.items()]
+    return sorted(scores, key=lambda pair: -pair[1])  # stable

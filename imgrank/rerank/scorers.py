@@ -48,6 +48,21 @@ class GeometricScorer:
         return score
 
 
+class OverlayScorer:
+    """Whether two photos are copies of one shot, by local features; no model, and no part of a search."""
+
+    name = "overlay"
+
+    def about(self, query: LocalFeatures) -> Scoring[LocalFeatures]:
+        """Score by `imgrank.local.overlay.overlay_score`."""
+        from imgrank.local.overlay import overlay_score
+
+        def score(candidates: Iterable[LocalFeatures]) -> Iterator[PairScores]:
+            yield PairScores(overlay_score(query, list(candidates)))
+
+        return score
+
+
 class LocalMaxSimScorer:
     """Late interaction of local descriptors, without their places; no model."""
 

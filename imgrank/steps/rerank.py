@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgrank.arrays import Pixels
+from imgrank.arrays import Ids, Pixels
 from imgrank.config import Fuse, RerankSettings, Thresholds
 from imgrank.errors import InputError, SettingsError
 from imgrank.images.query import query_of_pixels
@@ -33,7 +33,7 @@ from imgrank.steps.calibration import calibration_of
 from imgrank.steps.collection import Collection
 from imgrank.steps.features import LocalSource, stored_tokens
 from imgrank.steps.photos import BundlePhotos
-from imgrank.steps.query_photo import QueryPhoto, read_photo_query, read_stored_query
+from imgrank.steps.query_photo import QueryPhoto, kept_query, read_photo_query, read_stored_query
 from imgrank.steps.second_stage import Request, SecondStage, choose
 
 _AHEAD = 32  # candidates read and decoded while the scorer works
@@ -197,6 +197,24 @@ class Reranker:
             numbers=head.tolist(),
             calibrated=None if self._calibration is None else calibrated(self._calibration, scores.evidence),
         )
+
+    def score_row(self, row: int, others: Ids) -> PairScores:
+        """Compare a photo of the collection, in the place of the query, with others of its photos: all of them.
+
+        It is what its bundle keeps of it, else its file.
+
+        Args:
+            row: of the photo, in the collection.
+            others: (n,) rows, likewise.
+
+        Returns:
+            the n scores, in the order of `others`.
+
+        Raises:
+            InputError: one of them has neither tokens nor a photo.
+        """
+        query = kept_query(self.photos, self.stage, row) or read_stored_query(self.photos, self.stage, row)
+        return self._score(others, query, Depth(np.zeros(len(others)), lam=0.0))
 
     def _score(self, head: npt.NDArray[np.int64], query: QueryPhoto, depth: Depth) -> PairScores:
         """Score the candidates that are worth it; returns the scores of `depth.scored`, in shortlist order."""

@@ -31,7 +31,21 @@ def test_help_is_fast_and_loads_no_model_library() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["embed", "index", "cache-tokens", "search", "rerank", "info", "demo", "import", "export"]
+    "command",
+    [
+        "embed",
+        "index",
+        "cache-tokens",
+        "search",
+        "rerank",
+        "fuse",
+        "group",
+        "dedup",
+        "info",
+        "demo",
+        "import",
+        "export",
+    ],
 )
 def test_every_command_has_help_with_an_example(imgrank, command: str) -> None:
     run = imgrank(command, "--help")
