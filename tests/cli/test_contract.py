@@ -57,7 +57,7 @@ def test_every_command_has_help_with_an_example(imgrank, command: str) -> None:
 def test_a_misspelt_command_names_the_nearest(imgrank) -> None:
     run = imgrank("serch")
     assert run.returncode == 2
-    assert b"Did you mean search?" in run.stderr
+    assert b"Did you mean search" in run.stderr
     assert run.stdout == b""
 
 
