@@ -8,10 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def imgrank(imgrank):
+    """The command as users start it; other tests fork it."""
+    return partial(imgrank, new_interpreter=True)
+
 
 QUERIES = ["queries/query-00.jpg", "queries/query-01.jpg"]
 
