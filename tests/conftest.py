@@ -5,24 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from imgrank.bundle import probe
 from imgrank.training.collection import CollectionFiles, draw_collection
+from tests.processes import Forks, fresh
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
-def run_imgrank(*arguments: object, **options) -> subprocess.CompletedProcess[bytes]:
+_forks = Forks()
+
+
+def run_imgrank(
+    *arguments: object,
+    cwd: str | os.PathLike[str] | None = None,
+    env: dict[str, str] | None = None,
+    input: bytes = b"",
+    new_interpreter: bool = False,
+) -> subprocess.CompletedProcess[bytes]:
     """Run the command in a process of its own, with stdout and stderr apart."""
-    options.setdefault("capture_output", True)
-    if "input" not in options and "stdin" not in options:
-        options["stdin"] = subprocess.DEVNULL
-    command = [sys.executable, "-m", "imgrank", *[a if isinstance(a, bytes) else str(a) for a in arguments]]
-    return subprocess.run(command, check=False, timeout=300, **options)
+    command = [os.fsdecode(argument) if isinstance(argument, bytes) else str(argument) for argument in arguments]
+    environment = dict(os.environ if env is None else env)
+    run = fresh if new_interpreter or not _forks.can_run(environment) else _forks.run
+    return run(command, Path.cwd() if cwd is None else Path(cwd), environment, input)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_of_forks() -> Iterator[None]:
+    yield
+    _forks.close()
 
 
 @pytest.fixture(autouse=True)
@@ -75,4 +90,5 @@ def collection(_indexed: Path, tmp_path: Path) -> Path:
     shutil.copytree(_indexed.parent, folder, copy_function=os.link)
     (folder / "db.h5").unlink()
     shutil.copy2(_indexed, folder / "db.h5")
+    probe.remember(folder / "db.h5")  # saves each test the child that looks at a file of unknown origin
     return folder

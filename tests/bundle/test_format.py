@@ -1,5 +1,6 @@
 """The specification and the program agree: the independent reader of docs/format.md, and hostile files."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from imgrank.arrays import unit_rows
-from imgrank.bundle import file, layout
+from imgrank.bundle import file, layout, probe
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.graph import write_graph
 from imgrank.bundle.images import append_images
@@ -199,8 +200,21 @@ def test_a_flipped_bit_in_tokens_is_found_by_its_checksum(bundle: Path) -> None:
             opened.tokens("local").read([1])
 
 
+def forked(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+    """Stand in for `subprocess.run`: the same child without the start of an interpreter."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            sys.argv = command
+            probe.child()
+        finally:
+            os._exit(0)
+    return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
 @pytest.mark.slow
-def test_mutated_files_give_a_bundle_or_a_typed_error(bundle: Path) -> None:
+def test_mutated_files_give_a_bundle_or_a_typed_error(bundle: Path, monkeypatch) -> None:
+    monkeypatch.setattr(probe.subprocess, "run", forked)
     whole = bundle.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0

@@ -8,10 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def imgrank(imgrank):
+    """The command as users start it; other tests fork it."""
+    return partial(imgrank, new_interpreter=True)
+
 
 QUERIES = ["queries/query-00.jpg", "queries/query-01.jpg"]
 
@@ -240,7 +248,10 @@ def test_info(imgrank, collection: Path) -> None:
 
 
 def test_paths_come_from_standard_input_or_a_file(imgrank, collection: Path) -> None:
+    for path in sorted((collection / "photos").iterdir())[6:]:
+        path.unlink()
     names = sorted(str(path.relative_to(collection)) for path in (collection / "photos").iterdir())
+    assert len(names) == 6
     (collection / "list").write_bytes("\0".join(names).encode() + b"\0")
     piped = imgrank("embed", "-", "-o", "one.h5", cwd=collection, input="\n".join(names).encode())
     listed = imgrank("embed", "--files-from", "list", "-0", "-o", "two.h5", cwd=collection)

@@ -8,18 +8,33 @@ from pathlib import Path
 import h5py
 import pytest
 
+from imgrank.bundle import probe
+
 
 def records(output: bytes) -> list[dict]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-@pytest.fixture
-def halves(imgrank, collection: Path) -> Path:
-    """The collection with `a.h5` and `b.h5` of half of its photos each."""
-    names = sorted(f"photos/{path.name}" for path in (collection / "photos").iterdir())
-    for bundle, some in (("a.h5", names[::2]), ("b.h5", names[1::2])):
-        run = imgrank("index", "-", "-o", bundle, "-q", cwd=collection, input="\n".join(some).encode())
+HALVES = ("a.h5", "b.h5")
+
+
+@pytest.fixture(scope="module")
+def _indexed_halves(imgrank, _indexed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("halves") / "collection"
+    shutil.copytree(_indexed.parent, folder, copy_function=os.link)
+    names = sorted(f"photos/{path.name}" for path in (folder / "photos").iterdir())
+    for bundle, some in zip(HALVES, (names[::2], names[1::2]), strict=True):
+        run = imgrank("index", "-", "-o", bundle, "-q", cwd=folder, input="\n".join(some).encode())
         assert run.returncode == 0, run.stderr.decode()
+    return folder
+
+
+@pytest.fixture
+def halves(_indexed_halves: Path, collection: Path) -> Path:
+    """The collection with `a.h5` and `b.h5` of half of its photos each."""
+    for bundle in HALVES:
+        shutil.copy2(_indexed_halves / bundle, collection)
+        probe.remember(collection / bundle)
     return collection
 
 

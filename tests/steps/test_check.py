@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgrank.bundle import file
+from imgrank.bundle import file, probe
 from imgrank.errors import DamagedBundleError
 from imgrank.steps.cache_tokens import cache_tokens
 from imgrank.steps.check import check
@@ -36,6 +36,7 @@ def bundle(_cached: Path, tmp_path: Path) -> Path:
     shutil.copytree(_cached.parent, folder, copy_function=os.link)
     (folder / "db.h5").unlink()
     shutil.copy2(_cached, folder / "db.h5")
+    probe.remember(folder / "db.h5")
     return folder / "db.h5"
 
 
