@@ -93,6 +93,17 @@ LOCAL_CACHE = "local"  # /tokens/local: the built-in local descriptors
 BUILTIN_CACHE = "builtin"  # the same of the built-in MLLM, so that it is never in the way of a real one
 DEFAULT_CACHE = "default"  # the name of a cache of any other MLLM when the user gives none
 
+THUMBNAILS = "thumbnails"
+THUMBNAILS_VERSION = 1
+THUMBNAIL_COLUMNS = (
+    Column("offsets", "<u8"),  # n + 1
+    Column("bytes", "|u1", (), LARGE_CHUNK),
+    Column("width", "<u2"),
+    Column("height", "<u2"),
+    Column("crc32", "<u4"),
+)
+MAX_THUMBNAIL = 2**21  # bytes of one
+
 # Attributes of every derived group.
 VERSION_ATTRIBUTE = "encoding-version"
 PROVENANCE_ATTRIBUTES = ("settings", "model", "model-revision", "created-by", "input-digest")

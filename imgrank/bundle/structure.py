@@ -24,6 +24,7 @@ from imgrank.bundle.images import ImageTable
 from imgrank.bundle.provenance import check_version, read_provenance
 from imgrank.bundle.storage import ReadFile
 from imgrank.bundle.table import child_of, same_length, view_columns
+from imgrank.bundle.thumbnails import ThumbnailTable
 from imgrank.bundle.tokens import TokenColumn, TokenTable, is_cache_name
 from imgrank.errors import BundleError, DamagedBundleError, FormatVersionError, NotABundleError
 
@@ -44,6 +45,7 @@ class Structure:
     graph_table: GraphTable | None
     token_tables: dict[str, TokenTable]
     unfinished: dict[str, TokenTable]  # caches that are to take the place of others
+    thumbnail_table: ThumbnailTable | None
 
 
 @contextlib.contextmanager
@@ -73,8 +75,8 @@ def parse_structure(
         path: of the bundle.
         file: frozen.
         root: the same, open in HDF5.
-        faults: takes the parts, descriptors, graph and caches, that cannot be read, by HDF5 path; they are then as if
-            they were not there. None raises at the first.
+        faults: takes the parts, all but the photos, that cannot be read, by HDF5 path; they are then as if they were
+            not there. None raises at the first.
 
     Raises:
         NotABundleError, FormatVersionError, DamagedBundleError: see `imgrank.bundle.file.read`.
@@ -116,6 +118,7 @@ def parse_structure(
         graph_table=part(f"/{layout.GRAPH}", lambda: _parse_graph(path, file, root)),
         token_tables=tables,
         unfinished=unfinished,
+        thumbnail_table=part(f"/{layout.THUMBNAILS}", lambda: _parse_thumbnails(path, file, root, rows)),
     )
 
 
@@ -227,6 +230,19 @@ def _parse_cache(path: Path, file: ReadFile, caches: h5py.Group, name: str, rows
         proof=None if proof is None else view_arrays(file, proof, layout.PROOF_ARRAYS, advice),
         version=int_attribute(path, group, layout.VERSION_ATTRIBUTE),
     )
+
+
+def _parse_thumbnails(path: Path, file: ReadFile, root: h5py.File, rows: int) -> ThumbnailTable | None:
+    group = _child(path, root, layout.THUMBNAILS)
+    if group is None:
+        return None
+    provenance = read_provenance(path, group, layout.THUMBNAILS_VERSION)
+    views = view_columns(file, group, layout.THUMBNAIL_COLUMNS)
+    kept = len(views["crc32"])
+    same_length(file, layout.THUMBNAILS, {name: views[name] for name in ("width", "height")}, kept)
+    if len(views["offsets"]) != kept + 1 or kept > rows:
+        raise DamagedBundleError(path, f"/{layout.THUMBNAILS}/offsets", "does not match the images")
+    return ThumbnailTable(path, provenance, views)
 
 
 def _token_columns(path: Path, where: str, text: str) -> tuple[TokenColumn, ...]:

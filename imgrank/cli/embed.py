@@ -54,6 +54,7 @@ def run_embed(
         batch_size=options.batch_size(chosen.get("batch_size", "auto")),
         strict=chosen["strict"],
         adding=adding,
+        thumbnails=chosen.get("thumbnails"),
         reporter=console,
     )
     skipped = skipped_text(summary.skipped)

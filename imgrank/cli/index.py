@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from imgrank.cli import options
-from imgrank.config import PRESETS, GraphSettings
+from imgrank.config import PRESETS, DecodeSettings, GraphSettings
 
 
 @click.command(short_help="Make photos searchable.")
@@ -45,6 +45,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
     Example:
         imgrank index ./photos -o db.h5
         imgrank index db.h5 --m 32
+        imgrank index db.h5 --thumbnails 256
     """
     from imgrank.cli.console import Console
     from imgrank.cli.embed import run_embed
@@ -57,6 +58,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, **chosen: Any) -> int
         bundle = Path(click.format_filename(paths[0]))
         if bundle.is_dir():
             raise click.UsageError(f"{bundle} is a folder of photos; say where the bundle goes: -o {bundle.name}.h5")
+        skipped = _run_thumbnails(console, bundle, chosen)
     else:
         bundle = output
         skipped = run_embed(console, paths, output, chosen)
@@ -88,6 +90,17 @@ def finish(console: Any, bundle: Path) -> None:
     from imgrank.cli.console import size
 
     console.done(f"{bundle}: {size(bundle.stat().st_size)}", f"imgrank search {bundle} QUERY.jpg --rerank 50")
+
+
+def _run_thumbnails(console: Any, bundle: Path, chosen: dict[str, Any]) -> int:
+    """Make thumbnails of the photos of a bundle, where they are asked for; returns how many photos gave none."""
+    if chosen["thumbnails"] is None:
+        return 0
+    from imgrank.steps.thumbnails import add_thumbnails
+
+    decode = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
+    wanted = {name: chosen[name] for name in ("root", "strict")}
+    return sum(add_thumbnails(bundle, chosen["thumbnails"], decode=decode, **wanted, reporter=console).values())
 
 
 def _graph_settings(chosen: dict[str, Any]) -> GraphSettings | None:
