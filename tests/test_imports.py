@@ -39,7 +39,7 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
     "evaluation": {"images.resize"},
     "training": {"images", "local", "encode", "mllm", "tokens.prune"},
     "steps": SIBLINGS | {"rerank", "report", "training", "evaluation"},
-    "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto"},
+    "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto", "report.shown"},
 }
 OWNERS = {  # library -> where it may be imported
     "h5py": {"bundle", "steps.embed", "steps.cache_plans", "steps.requantize"},
@@ -58,6 +58,7 @@ OWNERS = {  # library -> where it may be imported
         *("steps.bench", "steps.doctor", "training"),
     },
     "matplotlib": {"report.pareto"},
+    "textual_image": {"cli.preview"},
     "pyarrow": {"steps.export_hits"},
 }
 
