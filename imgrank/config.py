@@ -89,6 +89,17 @@ class DecodeSettings(Settings):
     workers: int = 0  # decoding threads; 0 takes one per core, at most 8
 
 
+MAX_THUMBNAIL_SIDE = 1024  # pixels
+
+
+@dataclass(frozen=True)
+class ThumbnailSettings(Settings):
+    """Small pictures of photos, kept in the bundle or made when somebody looks: JPEG."""
+
+    longer_side: int = 256  # pixels
+    quality: int = 80  # of 100, as libjpeg counts
+
+
 @dataclass(frozen=True)
 class EncoderSettings(Settings):
     """Which global descriptor, and how it is computed."""

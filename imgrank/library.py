@@ -309,6 +309,7 @@ def index_photos(
     graph: GraphSettings | None = None,
     decode: DecodeSettings | None = None,
     root: PathLike | None = None,
+    thumbnails: int | None = None,
     device: str = "auto",
     strict: bool = False,
     reporter: Reporter = SILENT,
@@ -324,6 +325,7 @@ def index_photos(
         graph: None takes the settings of the present graph, or the defaults.
         decode: limits and threads for reading photos.
         root: folder the stored paths are relative to, for a new bundle.
+        thumbnails: keep a small picture of each photo, its longer side so many pixels; None keeps none.
         device: for models.
         strict: stop at the first photo that cannot be used.
         reporter: hears of progress and of each photo left out.
@@ -343,6 +345,7 @@ def index_photos(
         decode=decode,
         root=None if root is None else _path(root),
         device=device,
+        thumbnails=thumbnails,
         strict=strict,
         reporter=reporter,
     )

@@ -37,6 +37,15 @@ class ImageRecord:
     status: int  # index into STATUS_NAMES
 
 
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture of a photo."""
+
+    data: bytes  # a whole JPEG file
+    width: int  # pixels
+    height: int
+
+
 def status_of(name: str) -> int:
     """Return the status code of a status name.
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -46,6 +46,7 @@ class Hit:
     photos: tuple[bytes, ...] = ()  # all photos of a query of several; `query` is then the first
     fuse: str | None = None  # one of `imgrank.config.Fuse`: how they were made one
     collapsed: tuple[bytes, ...] = ()  # paths of further photos that are copies of this one
+    former_rank: int | None = field(default=None, compare=False)  # before re-ranking; not part of the record
 
     @property
     def file(self) -> Path:

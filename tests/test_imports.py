@@ -43,7 +43,15 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
     "training": {"images", "local", "encode", "mllm", "tokens.prune"},
     "steps": SIBLINGS | {"rerank", "report", "training", "evaluation"},
     "library": {"steps", "encode.base"},
-    "cli": {"steps", "images.scan", "evaluation.qrels", "report.pareto", "encode.catalogue", "mllm.catalogue"},
+    "cli": {
+        "steps",
+        "images.scan",
+        "evaluation.qrels",
+        "report.pareto",
+        "report.shown",
+        "encode.catalogue",
+        "mllm.catalogue",
+    },
 }
 OWNERS = {  # library -> where it may be imported
     "h5py": {"bundle", "steps.embed", "steps.cache_plans", "steps.requantize"},
@@ -63,6 +71,7 @@ OWNERS = {  # library -> where it may be imported
     },
     "matplotlib": {"report.pareto", "report.reliability"},
     "sklearn": {"rerank.calibration_fit"},
+    "textual_image": {"cli.preview"},
     "pyarrow": {"steps.export_hits"},
 }
 

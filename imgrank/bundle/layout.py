@@ -107,6 +107,17 @@ CALIBRATION_ARRAYS = {  # of /calibration/NAME: knots or coefficients, and the r
     "bin-observed": ("<f8", 1),
 }
 
+THUMBNAILS = "thumbnails"
+THUMBNAILS_VERSION = 1
+THUMBNAIL_COLUMNS = (
+    Column("offsets", "<u8"),  # n + 1
+    Column("bytes", "|u1", (), LARGE_CHUNK),
+    Column("width", "<u2"),
+    Column("height", "<u2"),
+    Column("crc32", "<u4"),
+)
+MAX_THUMBNAIL = 2**21  # bytes of one
+
 # Attributes of every derived group.
 VERSION_ATTRIBUTE = "encoding-version"
 PROVENANCE_ATTRIBUTES = ("settings", "model", "model-revision", "created-by", "input-digest")

@@ -25,6 +25,7 @@ from imgrank.bundle.images import ImageTable
 from imgrank.bundle.provenance import check_version, read_provenance
 from imgrank.bundle.storage import ReadFile
 from imgrank.bundle.table import child_of, same_length, view_columns
+from imgrank.bundle.thumbnails import ThumbnailTable
 from imgrank.bundle.tokens import TokenColumn, TokenTable, is_cache_name
 from imgrank.errors import BundleError, DamagedBundleError, FormatVersionError, NotABundleError
 
@@ -46,6 +47,7 @@ class Structure:
     token_tables: dict[str, TokenTable]
     unfinished: dict[str, TokenTable]  # caches that are to take the place of others
     calibrations: dict[str, CalibrationTable]
+    thumbnail_table: ThumbnailTable | None
 
 
 @contextlib.contextmanager
@@ -126,6 +128,7 @@ def parse_structure(
         token_tables=tables,
         unfinished=unfinished,
         calibrations=calibrations,
+        thumbnail_table=part(f"/{layout.THUMBNAILS}", lambda: _parse_thumbnails(path, file, root, rows)),
     )
 
 
@@ -245,6 +248,19 @@ def _parse_calibration(path: Path, file: ReadFile, kept: h5py.Group, name: str) 
     if group is None:
         raise DamagedBundleError(path, f"/{layout.CALIBRATION}/{name}", "missing")
     return parse_calibration(path, file, group, name)
+
+
+def _parse_thumbnails(path: Path, file: ReadFile, root: h5py.File, rows: int) -> ThumbnailTable | None:
+    group = _child(path, root, layout.THUMBNAILS)
+    if group is None:
+        return None
+    provenance = read_provenance(path, group, layout.THUMBNAILS_VERSION)
+    views = view_columns(file, group, layout.THUMBNAIL_COLUMNS)
+    kept = len(views["crc32"])
+    same_length(file, layout.THUMBNAILS, {name: views[name] for name in ("width", "height")}, kept)
+    if len(views["offsets"]) != kept + 1 or kept > rows:
+        raise DamagedBundleError(path, f"/{layout.THUMBNAILS}/offsets", "does not match the images")
+    return ThumbnailTable(path, provenance, views)
 
 
 def _token_columns(path: Path, where: str, text: str) -> tuple[TokenColumn, ...]:

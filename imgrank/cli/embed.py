@@ -50,7 +50,14 @@ def run_embed(
     from imgrank.cli.console import skipped_text
     from imgrank.steps.embed import embed
 
-    summary = embed(output, **_arguments(paths, chosen), strict=chosen["strict"], adding=adding, reporter=console)
+    summary = embed(
+        output,
+        **_arguments(paths, chosen),
+        strict=chosen["strict"],
+        adding=adding,
+        thumbnails=chosen.get("thumbnails"),
+        reporter=console,
+    )
     skipped = skipped_text(summary.skipped)
     moved = f" ({summary.moved} under another name)" if summary.moved else ""
     console.note(f"{summary.embedded} photos embedded, {summary.known} known already{moved}, {skipped}")

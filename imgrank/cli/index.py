@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from imgrank.cli import options
-from imgrank.config import PRESETS, GraphSettings
+from imgrank.config import PRESETS, DecodeSettings, GraphSettings
 
 NEXT = "imgrank search {} QUERY.jpg --rerank 50"
 
@@ -63,6 +63,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, dry_run: bool, **chos
         imgrank index ./photos -o db.h5 --dry-run
         imgrank index db.h5 --m 32
         imgrank index db.h5 --augment 5
+        imgrank index db.h5 --thumbnails 256
     """
     from imgrank.cli.console import Console
     from imgrank.cli.embed import run_embed
@@ -78,6 +79,7 @@ def command(paths: tuple[bytes, ...], output: Path | None, dry_run: bool, **chos
         if dry_run:
             raise click.UsageError("--dry-run tells of photos: give them, and -o BUNDLE")
         console.watch(bundle)
+        skipped = _run_thumbnails(console, bundle, chosen)
     else:
         bundle = output
         if dry_run:
@@ -109,6 +111,17 @@ def run_index(
 
 
 _GRAPH_OPTIONS = ("m", "ef_construction", "augment", "augment_alpha")
+
+
+def _run_thumbnails(console: Any, bundle: Path, chosen: dict[str, Any]) -> int:
+    """Make thumbnails of the photos of a bundle, where they are asked for; returns how many photos gave none."""
+    if chosen["thumbnails"] is None:
+        return 0
+    from imgrank.steps.thumbnails import add_thumbnails
+
+    decode = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
+    wanted = {name: chosen[name] for name in ("root", "strict")}
+    return sum(add_thumbnails(bundle, chosen["thumbnails"], decode=decode, **wanted, reporter=console).values())
 
 
 def _graph_settings(chosen: dict[str, Any]) -> GraphSettings | None:

@@ -69,6 +69,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             )
         if group.get("images_not_cached"):
             lines.append(f"  {group['images_not_cached']} newer rows are not cached")
+        if "thumbnails" in group:
+            lines.append(f"  {group['thumbnails']} thumbnails")
+        if group.get("images_without_place"):
+            lines.append(f"  {group['images_without_place']} newer rows have none yet")
         for name, array in group["arrays"].items():
             shape = ", ".join(map(str, array["shape"])) + ("," if len(array["shape"]) == 1 else "")
             lines.append(f"  {name:<14} ({shape}) {array['dtype']}")

@@ -37,6 +37,8 @@ def command(bundles: tuple[Path, ...], output: Path, force: bool, quiet: bool) -
         console.note(f"photos of {path} have new ids: theirs are in use")
     for name, reason in found.left_out.items():
         console.note(f"cache {name!r} is left out: {reason}")
+    if found.thumbnails_lost:
+        console.note("thumbnails are left out: not every bundle has them, of one size; `imgrank index --thumbnails N`")
     for name in found.calibrations:
         console.note(
             f"calibration {name!r} was learned on {bundles[0]} alone; `imgrank calibrate {output}` learns it anew"

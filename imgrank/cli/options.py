@@ -12,6 +12,7 @@ import click
 from imgrank.cli.log import open_log
 from imgrank.cli.types import BundlePath
 from imgrank.config import (
+    MAX_THUMBNAIL_SIDE,
     PRESETS,
     DecodeSettings,
     EncoderSettings,
@@ -25,6 +26,7 @@ from imgrank.config import (
     RerankSettings,
     ScorerName,
     Task,
+    ThumbnailSettings,
     TokenDtype,
     TokenSettings,
 )
@@ -166,11 +168,20 @@ _encoder_options = together(
     ),
 )
 
+_thumbnails_option = click.option(
+    "--thumbnails",
+    type=click.IntRange(0, MAX_THUMBNAIL_SIDE),
+    metavar="N",
+    help=f"Keep a small picture of each photo in the bundle, N pixels on its longer side "
+    f"({ThumbnailSettings.longer_side} is a good number); 0 takes those that are there out.",
+)
+
 # What `embed` and `index` do with photos.
 photo_options = together(
     list_options,
     preset_option,
     _encoder_options,
+    _thumbnails_option,
     device_option,
     decode_options,
     root_option,
@@ -316,6 +327,28 @@ threshold_options = together(
         metavar="P",
         help="Print only re-ranked hits of at least this probability: the calibrated one, where there is one.",
     ),
+)
+
+looking_options = together(
+    click.option(
+        "--html",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write a page with the queries and hits as pictures, too; one file that needs no other.",
+    ),
+    click.option(
+        "--open",
+        "open_page",
+        is_flag=True,
+        help="Open the page in the browser; without --html, of a file in the temporary folder.",
+    ),
+    click.option(
+        "--montage",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Draw the queries and their first hits in one picture, too: .png, .jpg or .webp.",
+    ),
+    click.option("--preview", is_flag=True, help="Show pictures of the first hits in the terminal, too."),
 )
 
 output_options = together(

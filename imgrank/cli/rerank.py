@@ -31,6 +31,7 @@ from imgrank.config import DecodeSettings, RerankSettings, Thresholds
 @click.option("-0", "--null", is_flag=True, help="Printed records end in NUL instead of newline.")
 @options.threshold_options
 @options.output_options
+@options.looking_options
 @options.device_option
 @options.decode_options
 @options.roots_option
@@ -46,6 +47,7 @@ def command(bundle: Path, top: int, **chosen: Any) -> int:
         imgrank search db.h5 vase.jpg -k 200 | imgrank rerank db.h5 --top 50
     """
     from imgrank.cli.console import Console, Output
+    from imgrank.cli.looking import Looking
     from imgrank.results import read_rankings
     from imgrank.steps.collection import open_collection
     from imgrank.steps.rerank import Reranker, rerank_rankings
@@ -54,6 +56,7 @@ def command(bundle: Path, top: int, **chosen: Any) -> int:
     output = Output(chosen["form"], chosen["null"], bundles=bool(chosen["others"]))
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"])
+    looking = Looking(chosen, photos, console, queries_root=chosen["queries_root"])
     settings, request, score_cache = options.second_stage(top, chosen)
     reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
     if sys.stdin.isatty():
@@ -62,5 +65,7 @@ def command(bundle: Path, top: int, **chosen: Any) -> int:
     kept = Thresholds(chosen["min_score"], chosen["min_probability"])
     for ranking in rerank_rankings(rankings, reranker, queries_root=chosen["queries_root"], thresholds=kept):
         output.write(ranking)
+        looking.show(ranking)
+    looking.finish()
     console.scored(reranker.work, reranker.stage.scorer.name)
     return options.NOTHING_FOUND if chosen["exit_status"] and output.hits == 0 else 0

@@ -56,6 +56,7 @@ from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
 @query_options.selection_options
 @options.threshold_options
 @options.output_options
+@options.looking_options
 @options.device_option
 @options.decode_options
 @options.roots_option
@@ -72,11 +73,13 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
         imgrank search db.h5 room.jpg --box 310,120,200,340 -k 10
         imgrank search db.h5 front.jpg back.jpg --fuse mean
         imgrank search db.h5 --id 17 --filter 'paintings/*' --collapse
+        imgrank search db.h5 vase.jpg --rerank 50 --html hits.html --open
         imgrank search 2023.h5 vase.jpg --with 2024.h5 --with 2025.h5
         find queries -name '*.jpg' | imgrank search db.h5 - -k 10 --format tsv
         imgrank search ilias.h5 --descriptors queries.hdf5 | imgrank rerank ilias.h5 --queries-root ./ilias
     """
     from imgrank.cli.console import Console, Output
+    from imgrank.cli.looking import Looking
     from imgrank.errors import ImageError, InputError
     from imgrank.steps.collection import open_collection
     from imgrank.steps.rerank import Reranker
@@ -86,11 +89,12 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     console = Console(chosen["quiet"])
     output = Output(chosen["form"], chosen["null"], bundles=bool(chosen["others"]))
     if chosen["descriptors"] is not None:
-        return _of_descriptors(output, bundle, queries, top_k, top, chosen)
+        return _of_descriptors(console, output, bundle, queries, top_k, top, chosen)
     # Named queries are looked at before anything is loaded; a stream is taken as it comes.
     names = query_options.named_queries(queries, chosen)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"], query_options.selection(chosen))
+    looking = Looking(chosen, photos, console)
     found = query_options.joined_queries(names, photos, chosen)
     reranker = None
     if top is not None:
@@ -115,6 +119,8 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
             continue
         answered += 1
         output.write(ranking)
+        looking.show(ranking)
+    looking.finish()
     if reranker is not None:
         console.scored(reranker.work, reranker.stage.scorer.name)
     if skipped and not answered:
@@ -125,9 +131,16 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
 
 
 def _of_descriptors(
-    output: Any, bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | None, chosen: dict[str, Any]
+    console: Any,
+    output: Any,
+    bundle: Path,
+    queries: tuple[bytes, ...],
+    top_k: int,
+    top: int | None,
+    chosen: dict[str, Any],
 ) -> int:
     """Search with descriptors that are there already."""
+    from imgrank.cli.looking import Looking
     from imgrank.steps.collection import open_collection
     from imgrank.steps.search_descriptors import search_descriptors
 
@@ -141,10 +154,13 @@ def _of_descriptors(
     listing = None if chosen["files_from"] is None else Path(chosen["files_from"].name)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"], query_options.selection(chosen))
+    looking = Looking(chosen, photos, console)
     settings = query_options.search_settings(top_k, chosen)
     kept = query_options.thresholds(chosen)
     for ranking in search_descriptors(
         photos, settings, chosen["descriptors"], listing=listing, nul=chosen["null"], thresholds=kept
     ):
         output.write(ranking)
+        looking.show(ranking)
+    looking.finish()
     return options.NOTHING_FOUND if chosen["exit_status"] and output.hits == 0 else 0

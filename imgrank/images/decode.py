@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from imgrank.arrays import Pixels
-from imgrank.config import DecodeSettings
+from imgrank.config import DecodeSettings, ThumbnailSettings
 from imgrank.errors import ImageError, ImgrankError
 from imgrank.images.budget import Budget
 from imgrank.images.colour import flatten, to_srgb
@@ -27,7 +27,8 @@ from imgrank.images.formats import FORMATS, HEAD, canvas_size, open_image, png_e
 from imgrank.images.limits import byte_limit
 from imgrank.images.resize import fitted_size
 from imgrank.images.scan import display, printable
-from imgrank.records import NO_DIGEST, ImageRecord, status_of
+from imgrank.images.thumbnails import make_thumbnail
+from imgrank.records import NO_DIGEST, ImageRecord, Thumbnail, status_of
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the asked size. Measured on 2,700-pixel
 # photos reduced to 336, 480 and 756: at least 45 dB from the result of a full decode, in 0.2 to 0.5 of its time
@@ -75,6 +76,7 @@ class LoadedPhoto:
     record: ImageRecord
     photo: Photo | None
     error: ImageError | None
+    thumbnail: Thumbnail | None = None  # of a photo, where one was asked for
 
 
 def decode(path: bytes | str | Path, settings: DecodeSettings, *, longer_side: int | None = None) -> Photo:
@@ -96,20 +98,26 @@ def decode(path: bytes | str | Path, settings: DecodeSettings, *, longer_side: i
     return loaded.photo
 
 
-def read_photo(path: bytes | str | Path, settings: DecodeSettings, longer_side: int | None = None) -> LoadedPhoto:
+def read_photo(
+    path: bytes | str | Path,
+    settings: DecodeSettings,
+    longer_side: int | None = None,
+    thumbnail: ThumbnailSettings | None = None,
+) -> LoadedPhoto:
     """Read a file once, for its record, its digest and its pixels; a photo that cannot be used does not raise.
 
     Args:
         path: the file; the record keeps it as given, as bytes.
         settings: the size limit.
         longer_side: as in `decode`.
+        thumbnail: what small picture is made of it beside; the photo is the same with and without.
 
     Raises:
         SettingsError: `longer_side` below 1 or an unusable limit.
     """
     raw = os.fsencode(path)
     with _FILES.hold(_size(raw)):
-        return _read(raw, settings, longer_side)
+        return _read(raw, settings, longer_side, thumbnail)
 
 
 def _size(path: bytes) -> int:
@@ -119,13 +127,16 @@ def _size(path: bytes) -> int:
         return 0
 
 
-def _read(raw: bytes, settings: DecodeSettings, longer_side: int | None) -> LoadedPhoto:
+def _read(
+    raw: bytes, settings: DecodeSettings, longer_side: int | None, thumbnail: ThumbnailSettings | None
+) -> LoadedPhoto:
     name = display(raw)
     try:
         content = read_content(raw, name, byte_limit(settings), lambda block: sniff(block[:HEAD]) is not None)
     except ImageError as error:
         return LoadedPhoto(ImageRecord(raw, 0, 0, NO_DIGEST, 0, 0, status_of(error.code)), None, _detached(error))
     photo: Photo | None = None
+    small: Thumbnail | None = None
     failure: ImageError | None = None
     try:
         if content.data is None:
@@ -136,8 +147,10 @@ def _read(raw: bytes, settings: DecodeSettings, longer_side: int | None) -> Load
                 "needs; raise the limit with --max-megapixels",
             )
         photo = decode_bytes(content.data, name, settings, longer_side)
+        if thumbnail is not None:
+            small = _thumbnail(photo, content.data, name, settings, thumbnail)
     except ImageError as error:
-        failure = _detached(error)
+        photo, failure = None, _detached(error)
     record = ImageRecord(
         path=raw,
         size=content.size,
@@ -147,7 +160,16 @@ def _read(raw: bytes, settings: DecodeSettings, longer_side: int | None) -> Load
         height=photo.height if photo else 0,
         status=status_of(failure.code if failure else "ok"),
     )
-    return LoadedPhoto(record, photo, failure)
+    return LoadedPhoto(record, photo, failure, small)
+
+
+def _thumbnail(
+    photo: Photo, data: bytes, name: str, settings: DecodeSettings, thumbnail: ThumbnailSettings
+) -> Thumbnail:
+    pixels = photo.pixels
+    if max(pixels.shape[:2]) < min(thumbnail.longer_side, max(photo.width, photo.height)):
+        pixels = decode_bytes(data, name, settings, thumbnail.longer_side).pixels  # what was decoded is too small
+    return make_thumbnail(pixels, thumbnail)
 
 
 def decode_bytes(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from imgrank.config import DecodeSettings
+from imgrank.config import DecodeSettings, ThumbnailSettings
 from imgrank.errors import ImgrankError, SettingsError
 from imgrank.images.decode import LoadedPhoto, read_photo
 
@@ -41,6 +41,7 @@ def load(
     *,
     longer_side: int | None,
     ahead: int | None = None,
+    thumbnail: ThumbnailSettings | None = None,
 ) -> Iterator[LoadedPhoto]:
     """Read and decode photos, yielding one item per path in the order of the paths.
 
@@ -54,6 +55,7 @@ def load(
         ahead: photos in work or waiting; memory holds about this many. None takes 2 per worker. 0 decodes each
             photo when it is asked for, in the caller's thread: for paths that come one at a time, from a person or a
             pipe, so that an answer never waits for the next question.
+        thumbnail: as in `read_photo`.
 
     Raises:
         SettingsError: a negative number of workers or of photos ahead, `longer_side` below 1.
@@ -65,7 +67,7 @@ def load(
         raise SettingsError(f"cannot decode {window} photos ahead; 0 or more")
     if window == 0:
         for path in paths:
-            yield read_photo(path, settings, longer_side)
+            yield read_photo(path, settings, longer_side, thumbnail)
         return
     waiting: deque[Future[LoadedPhoto]] = deque()
     pool = ThreadPoolExecutor(min(workers, window), thread_name_prefix="imgrank-decode")
@@ -80,7 +82,7 @@ def load(
             except ImgrankError as error:
                 failure = error
                 break
-            waiting.append(pool.submit(read_photo, path, settings, longer_side))
+            waiting.append(pool.submit(read_photo, path, settings, longer_side, thumbnail))
             if len(waiting) > window:
                 yield waiting.popleft().result()
         while waiting:

@@ -19,8 +19,10 @@ from imgrank.bundle import file, layout
 from imgrank.bundle.graph import GraphTable
 from imgrank.bundle.journal import journal_path
 from imgrank.bundle.table import ColumnView
+from imgrank.bundle.thumbnails import ThumbnailTable
 from imgrank.bundle.tokens import TokenTable, schema_of
-from imgrank.errors import BundleError, DamagedBundleError, ImgrankError, InputError
+from imgrank.errors import BundleError, DamagedBundleError, ImageError, ImgrankError, InputError
+from imgrank.images.thumbnails import check_thumbnail
 from imgrank.index.graph import Graph, from_arrays, unreachable, validate
 from imgrank.index.recall import sample_rows
 from imgrank.local.features import COLUMNS
@@ -52,6 +54,7 @@ class CheckReport:
         lost: caches that cannot be kept at all.
         lost_proofs: caches whose proof cannot be kept.
         lost_calibrations: that cannot be kept.
+        damaged_thumbnails: rows whose thumbnails cannot be kept.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -61,6 +64,7 @@ class CheckReport:
     lost: set[str] = field(default_factory=set)
     lost_proofs: set[str] = field(default_factory=set)
     lost_calibrations: set[str] = field(default_factory=set)
+    damaged_thumbnails: set[int] = field(default_factory=set)
 
     @property
     def errors(self) -> int:
@@ -107,6 +111,8 @@ def check(
         rows = len(opened.images)
         caches = {} if fast else {**opened.token_tables, **opened.unfinished}
         total = rows * (1 if fast else 2 + (photos and not fast)) + sum(map(len, caches.values()))
+        if opened.thumbnail_table is not None and not fast:
+            total += len(opened.thumbnail_table)
         with reporter.bar(total, "check", "row") as advance:
             _Check(opened, report, fast, advance).run(photos and not fast, root)
     for ending in _BESIDE:
@@ -138,6 +144,8 @@ class _Check:
             except DamagedBundleError as error:
                 report.add(Finding("calibration-damaged", error.part, detail=str(error)))
                 report.lost_calibrations.add(name)
+        if opened.thumbnail_table is not None:
+            self._thumbnails(opened.thumbnail_table)
         if photos:
             self._photos(root)
         self._space()
@@ -282,6 +290,24 @@ class _Check:
         report.add(*of_rows("cache-checksum", part, sorted(damaged)))
         report.damaged_tokens[name] = set(damaged)
 
+    def _thumbnails(self, table: ThumbnailTable) -> None:
+        report, part = self._report, f"/{layout.THUMBNAILS}"
+        report.add(*of_rows("thumbnails-behind", part, len(table) + np.flatnonzero(self._ok[len(table) :])))
+        if self._fast:
+            return
+        damaged: list[int] = []
+        for start in range(0, len(table), _BLOCK):
+            rows = range(start, min(start + _BLOCK, len(table)))
+            for row, thumbnail in zip(rows, table.read(rows, damaged), strict=True):
+                try:
+                    if thumbnail is not None:
+                        check_thumbnail(thumbnail, f"row {row}")
+                except ImageError:
+                    damaged.append(row)
+            self._advance(len(rows))
+        report.add(*of_rows("thumbnail-damaged", part, sorted(damaged)))
+        report.damaged_thumbnails = set(damaged)
+
     def _photos(self, root: Path | None) -> None:
         opened = self._bundle
         base = opened.root if root is None else os.fsencode(root.resolve())
@@ -319,6 +345,8 @@ def _views(opened: file.Bundle) -> Iterator[ColumnView]:
         yield from opened.graph_table.checked.columns.values()
     for calibration in opened.calibrations.values():
         yield from calibration.arrays.columns.values()
+    if opened.thumbnail_table is not None:
+        yield from opened.thumbnail_table.columns.values()
     for table in (*opened.token_tables.values(), *opened.unfinished.values()):
         yield from table.images.values()
         yield from table.columns.values()

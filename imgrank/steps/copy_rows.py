@@ -21,6 +21,7 @@ from imgrank.bundle.calibration import write_calibration
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, set_next_id
 from imgrank.bundle.incoming import incoming
+from imgrank.bundle.thumbnails import append_thumbnails, create_thumbnails
 from imgrank.bundle.tokens import DAMAGED, ImageTokens, TokenTable, append_tokens, create_tokens, write_proof
 from imgrank.config import GraphSettings
 from imgrank.errors import InputError
@@ -69,10 +70,11 @@ def copy_bundle(
     next_id: int | None = None,
     damaged_tokens: Mapping[str, Set[int]] | None = None,
     without_proof: Set[str] = frozenset(),
+    damaged_thumbnails: Set[int] = frozenset(),
     with_graph: bool | None = None,
     reporter: Reporter = SILENT,
 ) -> None:
-    """Make a bundle of rows of others.
+    """Make a bundle of rows of others; thumbnails go along where all of them have some of one kind.
 
     Args:
         target: where it goes; what is there is replaced in the end.
@@ -84,6 +86,7 @@ def copy_bundle(
         next_id: None is one more than the last.
         damaged_tokens: name of a cache -> rows of the one source whose tokens are left out.
         without_proof: caches whose proofs are left out.
+        damaged_thumbnails: rows of the one source whose thumbnails are left out.
         with_graph: whether one is built; None where the first source has one.
         reporter: hears of progress.
 
@@ -116,6 +119,8 @@ def copy_bundle(
                 arrays = kept.arrays.read()
                 with writer.transaction() as h5:
                     write_calibration(h5, name, arrays, kept.provenance, kept.way)
+            if same_thumbnails([source.bundle for source in sources]):
+                _copy_thumbnails(writer, sources, damaged_thumbnails, advance)
         if with_graph if with_graph is not None else first.graph_table is not None:
             build_index(path, _graph_settings(first), reporter=reporter)
 
@@ -129,6 +134,8 @@ def _check_room(target: Path, sources: Sequence[Source], caches: Sequence[str]) 
             columns += source.bundle.descriptor_table.columns.values()
         for name in caches:
             columns += source.bundle.tokens(name).columns.values()
+        if source.bundle.thumbnail_table is not None:
+            columns += source.bundle.thumbnail_table.columns.values()
         needed += share * sum(len(column) * column.row_bytes for column in columns)
     free = shutil.disk_usage(target.absolute().parent).free
     if needed * _ROOM > free:
@@ -149,6 +156,33 @@ def _copy_images(writer: file.Writer, source: Source, advance: Advance) -> None:
             if vectors is not None:
                 append_descriptors(h5, vectors)
         advance(len(rows))
+
+
+def same_thumbnails(bundles: Sequence[file.Bundle]) -> bool:
+    """Return whether all bundles have thumbnails, and of one kind."""
+    made = {
+        None if table is None else (table.provenance.model_revision, table.provenance.settings)
+        for table in (bundle.thumbnail_table for bundle in bundles)
+    }
+    return len(made) == 1 and None not in made
+
+
+def _copy_thumbnails(writer: file.Writer, sources: Sequence[Source], left_out: Set[int], advance: Advance) -> None:
+    """Copy the thumbnails of the first rows, up to the first that is not there yet."""
+    tables = [table for source in sources if (table := source.bundle.thumbnail_table) is not None]
+    with writer.transaction() as h5:
+        create_thumbnails(h5, tables[0].provenance)
+    for source, table in zip(sources, tables, strict=True):
+        rows = source.rows[source.rows < len(table)]
+        for start in range(0, len(rows), PART):
+            part = rows[start : start + PART].tolist()
+            # A row that is left out is asked for as one that no bundle has.
+            read = table.read([-1 if row in left_out else row for row in part])
+            with writer.transaction() as h5:
+                append_thumbnails(h5, read)
+            advance(len(part))
+        if len(rows) < len(source.rows):
+            break
 
 
 def _graph_settings(bundle: file.Bundle) -> GraphSettings | None:

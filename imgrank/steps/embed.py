@@ -20,6 +20,7 @@ from imgrank.bundle import file, layout
 from imgrank.bundle.descriptors import append_descriptors, create_descriptors
 from imgrank.bundle.images import append_images, mark_images, update_images
 from imgrank.bundle.provenance import Provenance
+from imgrank.bundle.thumbnails import append_thumbnails, create_thumbnails, thumbnail_rows
 from imgrank.bundle.tokens import ImageTokens, TokenColumn, append_tokens, cached_rows, create_tokens
 from imgrank.config import UNKNOWN, DecodeSettings, EncoderSettings
 from imgrank.errors import ImageError, InputError, MismatchError
@@ -34,6 +35,7 @@ from imgrank.steps.features import LocalSource
 from imgrank.steps.paths import RelativePaths, choose_root
 from imgrank.steps.photos import REMOVED
 from imgrank.steps.reconcile import MISSING, Changes, HeldPhotos, reconcile
+from imgrank.steps.thumbnails import keep_thumbnails, thumbnail_provenance, wanted_thumbnails
 
 if TYPE_CHECKING:
     from imgrank.encode.base import Encoder
@@ -71,6 +73,7 @@ def embed(
     batch_size: int | None = None,
     strict: bool = False,
     adding: bool = False,
+    thumbnails: int | None = None,
     reporter: Reporter = SILENT,
 ) -> EmbedSummary:
     """Add photos and their descriptors to a bundle, which is made if it is not there.
@@ -89,13 +92,14 @@ def embed(
         batch_size: images per forward pass; None lets the encoder choose.
         strict: stop at the first photo that cannot be used.
         adding: only add photos, to a bundle that is there: those that are gone are not looked for.
+        thumbnails: as in `keep_thumbnails`; new photos get theirs in the same pass.
         reporter: hears of progress and of each photo left out.
 
     Raises:
         NotABundleError: with `adding`, there is no bundle.
         InputError: no photos, a path does not exist or lies outside the root.
         ImageError: with `strict`, the first photo that cannot be used.
-        MismatchError: the bundle was made with another encoder.
+        MismatchError: the bundle was made with another encoder, or has thumbnails of another size.
     """
     summary = EmbedSummary()
     photos = find_photos(paths, reporter, summary)
@@ -105,6 +109,11 @@ def embed(
         plan = make_plan(bundle, paths, photos, encoder, root, adding=adding)
         held, chosen, stored_root, todo = plan.held, plan.encoder, plan.root, plan.todo
         _note_changes(writer, todo, summary)
+        small = wanted_thumbnails(thumbnails)
+        if held.root is not None:
+            small, lost = keep_thumbnails(writer, thumbnails, decode=decode, strict=strict, reporter=reporter)
+            for code, count in lost.items():
+                summary.skipped[code] = summary.skipped.get(code, 0) + count
         if not todo.new:
             return summary
         from imgrank.encode.registry import load_encoder
@@ -120,7 +129,7 @@ def embed(
         if held.root is None:
             file.create(bundle, root=stored_root)
         with reporter.bar(len(todo.new), "embed", "photo") as advance:
-            loaded = load(todo.new, decode, longer_side=model.longer_side)
+            loaded = load(todo.new, decode, longer_side=model.longer_side, thumbnail=small)
             for part in _parts(_usable(loaded, todo, strict, reporter, summary, advance)):
                 descriptors, local = _encode(part, model, advance)
                 with writer.transaction() as h5:
@@ -130,6 +139,8 @@ def embed(
                         create_descriptors(h5, model.dim, provenance, arrays)
                         if keeps_local(model):
                             create_local_cache(h5, LocalSource().provenance)
+                    if small is not None and thumbnail_rows(h5) is None:
+                        create_thumbnails(h5, thumbnail_provenance(small))
                     _write(h5, part, todo, descriptors, local if keeps_local(model) else None)
                 summary.embedded += sum(item.photo is not None for item in part)
     return summary
@@ -329,11 +340,14 @@ def _write(
     descriptors: Floats,
     local: list[LocalFeatures | None] | None,
 ) -> None:
-    # A cache that lags behind (one whose making was cut) is continued by that command, not here.
+    # A cache that lags behind (one whose making was cut) is continued by that command, not here; so are thumbnails.
     rows = h5[layout.IMAGES]["id"].shape[0]
     in_step = local is not None and cached_rows(h5, layout.LOCAL_CACHE) == rows
+    pictured = thumbnail_rows(h5) == rows
     append_images(h5, [replace(item.record, path=todo.stored[item.record.path]) for item in part])
     append_descriptors(h5, descriptors)
+    if pictured:
+        append_thumbnails(h5, [item.thumbnail for item in part])
     if local is not None and in_step:
         tokens = [local_tokens(features, item.record.status) for features, item in zip(local, part, strict=True)]
         append_tokens(h5, layout.LOCAL_CACHE, tokens)

@@ -38,6 +38,8 @@ CODES: dict[str, tuple[Severity, str, str]] = {
     "cache-behind": ("note", "photos are not cached yet", "imgrank cache-tokens {bundle} --cache {part}"),
     "cache-unfinished": ("note", "a cache was begun and is not complete", "run the command that made it again"),
     "calibration-damaged": ("error", "a calibration is damaged", "imgrank check {bundle} --repair"),
+    "thumbnail-damaged": ("error", "thumbnails are damaged", "imgrank check {bundle} --repair"),
+    "thumbnails-behind": ("note", "photos have no thumbnails yet", "imgrank index {bundle} --thumbnails N"),
     "photo-missing": ("warning", "photos are not on the disk", "imgrank remove {bundle} --missing, or relocate"),
     "photo-changed": ("warning", "photos have another size or time than when they were embedded",
                       "imgrank index PHOTOS -o {bundle}"),

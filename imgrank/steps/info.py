@@ -71,6 +71,15 @@ def describe(bundle: Path) -> dict[str, Any]:
                 | _provenance(calibration.provenance)
                 | {"calibrated": asdict(facts_of(calibration))}
             )
+        if (small := opened.thumbnail_table) is not None:
+            groups.append(
+                _group(f"/{layout.THUMBNAILS}", small.columns)
+                | _provenance(small.provenance)
+                | {
+                    "thumbnails": int(np.count_nonzero(small.columns["width"].read())),
+                    "images_without_place": len(images) - len(small),
+                }
+            )
         unseen = int(np.count_nonzero((statuses == OK) & ~images.columns["digest"].read().any(axis=1)))
         for group in groups:
             group["bytes_per_image"] = round(group["bytes"] / ok, 1) if ok else 0.0

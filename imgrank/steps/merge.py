@@ -16,7 +16,7 @@ from imgrank.bundle import file
 from imgrank.bundle.tokens import TokenTable
 from imgrank.errors import SettingsError
 from imgrank.progress import SILENT, Reporter
-from imgrank.steps.copy_rows import PathOf, Source, copy_bundle
+from imgrank.steps.copy_rows import PathOf, Source, copy_bundle, same_thumbnails
 from imgrank.steps.one_encoder import check_one_encoder
 from imgrank.steps.outputs import check_free
 from imgrank.steps.paths import is_below
@@ -33,6 +33,7 @@ class MergeSummary:
         renumbered: bundles whose photos have other ids now.
         left_out: name of a cache -> why it was not taken over.
         calibrations: that the new bundle has, learned on shortlists of the first bundle.
+        thumbnails_lost: some bundle has thumbnails, and the others have none or others.
     """
 
     images: int = 0
@@ -40,6 +41,7 @@ class MergeSummary:
     renumbered: list[Path] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     calibrations: list[str] = field(default_factory=list)
+    thumbnails_lost: bool = False
 
 
 def merge(bundles: Sequence[Path], target: Path, *, force: bool = False, reporter: Reporter = SILENT) -> MergeSummary:
@@ -47,8 +49,8 @@ def merge(bundles: Sequence[Path], target: Path, *, force: bool = False, reporte
 
     A photo that several of them have, of one absolute path and content, is taken from the first. Ids are kept where
     those of the bundles do not overlap, as after `split`; otherwise all but those of the first bundle are new. Caches
-    of tokens are taken over where every bundle has one of that name, made in the same way. Calibrations are those of
-    the first bundle, as in a search of all of them together.
+    of tokens are taken over where every bundle has one of that name, made in the same way; so are thumbnails.
+    Calibrations are those of the first bundle, as in a search of all of them together.
 
     Args:
         bundles: two or more.
@@ -73,6 +75,8 @@ def merge(bundles: Sequence[Path], target: Path, *, force: bool = False, reporte
         common = os.path.commonpath(roots)
         sources = _sources(opened, roots, common, summary)
         summary.calibrations = sorted(opened[0].calibrations)
+        pictured = any(one.thumbnail_table is not None for one in opened)
+        summary.thumbnails_lost = pictured and not same_thumbnails(opened)
         summary.images = sum(len(source.rows) for source in sources)
         copy_bundle(
             target,

@@ -12,19 +12,19 @@ from imgrank.bundle.journal import sync_folder
 from imgrank.errors import SettingsError
 
 
-def check_output(path: Path, ending: str, *, force: bool) -> None:
+def check_output(path: Path, *endings: str, force: bool) -> None:
     """Find out whether a file can be written, before the work whose result it is to hold.
 
     Args:
         path: of the file.
-        ending: that its name must have, such as ".npy".
+        endings: one of which its name must have, such as ".npy".
         force: whether a file that is there may be replaced.
 
     Raises:
         SettingsError: another ending, no such folder, or something is there that may not be replaced.
     """
-    if path.suffix.lower() != ending:
-        raise SettingsError(f"{path}: the name must end in {ending}")
+    if path.suffix.lower() not in endings:
+        raise SettingsError(f"{path}: the name must end in {' or '.join(endings)}")
     check_free(path, force=force)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from imgrank.arrays import Ids, Pixels
 from imgrank.bundle import file
-from imgrank.config import DecodeSettings
+from imgrank.config import DecodeSettings, ThumbnailSettings
 from imgrank.errors import ImageError, InputError
 from imgrank.images.decode import LoadedPhoto, decode
 from imgrank.images.load import load
@@ -86,12 +86,13 @@ class BundlePhotos:
                 f"{display(files[0])} and others are not there; if the photos moved, give --root with their folder"
             )
 
-    def load(self, rows: Ids, longer_side: int) -> Iterator[LoadedPhoto]:
+    def load(self, rows: Ids, longer_side: int, thumbnail: ThumbnailSettings | None = None) -> Iterator[LoadedPhoto]:
         """Read photos, in order; one that is not the photo that was embedded is a failure, with status "changed".
 
         A photo whose descriptor was imported without it has no digest to differ from.
         """
-        loaded = load([self.location(row) for row in rows.tolist()], self.settings, longer_side=longer_side)
+        paths = [self.location(row) for row in rows.tolist()]
+        loaded = load(paths, self.settings, longer_side=longer_side, thumbnail=thumbnail)
         for item, digest in zip(loaded, self.digests[rows], strict=True):
             if item.photo is not None and digest.any() and item.record.digest != digest.tobytes():
                 reason = "is not the photo that was embedded; run `imgrank embed` on it again"

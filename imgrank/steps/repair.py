@@ -18,7 +18,7 @@ from imgrank.steps.copy_rows import Source, as_it_is, copy_bundle
 
 _REWRITES = frozenset(
     "part-unreadable image-checksum image-paths descriptor-checksum descriptor-values descriptor-norm cache-offsets "
-    "cache-checksum cache-codebooks cache-proof cache-settings calibration-damaged".split()
+    "cache-checksum cache-codebooks cache-proof cache-settings calibration-damaged thumbnail-damaged".split()
 )
 _REINDEXES = frozenset({"graph-damaged", "graph-stale"})
 
@@ -46,7 +46,8 @@ def repair(bundle: Path, report: CheckReport, *, reporter: Reporter = SILENT) ->
     """Mend what `check` found: drop what is lost, build what is derived, after a backup.
 
     Photos whose own row or descriptor is damaged are dropped; `imgrank index` on their folder computes them again.
-    Tokens that are damaged are dropped; re-ranking then reads those photos. So are damaged calibrations.
+    Tokens and thumbnails that are damaged are dropped; re-ranking and looking then read those photos. So are damaged
+    calibrations.
 
     Args:
         bundle: the file.
@@ -101,6 +102,7 @@ def _rewrite(bundle: Path, report: CheckReport, reporter: Reporter) -> None:
             next_id=images.next_id,
             damaged_tokens=report.damaged_tokens,
             without_proof=report.lost_proofs,
+            damaged_thumbnails=report.damaged_thumbnails,
             with_graph=opened.graph_table is not None or f"/{layout.GRAPH}" in faults,
             reporter=reporter,
         )

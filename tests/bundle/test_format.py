@@ -87,6 +87,7 @@ def test_what_was_written_is_read(bundle: Path) -> None:
 def test_every_path_of_the_layout_is_documented() -> None:
     text = (DOCS / "format.md").read_text()
     columns = [*layout.IMAGE_COLUMNS, *layout.descriptor_columns(1), *layout.TOKEN_IMAGE_COLUMNS]
+    columns += layout.THUMBNAIL_COLUMNS
     for name in [*(column.name for column in columns), *layout.PROVENANCE_ATTRIBUTES, layout.VERSION_ATTRIBUTE]:
         assert f"`{name}`" in text, name
 

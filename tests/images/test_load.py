@@ -58,7 +58,7 @@ def test_order_is_kept_and_failures_stay_in_place(folder, workers, ahead):
     delays=st.lists(st.sampled_from([0, 0.001, 0.004]), max_size=12), workers=st.integers(1, 4), ahead=st.integers(0, 6)
 )
 def test_order_does_not_depend_on_which_photo_is_done_first(delays, workers, ahead):
-    def slow(path, settings, longer_side):
+    def slow(path, settings, longer_side, thumbnail):
         time.sleep(delays[int(path)])
         return path
 
@@ -102,7 +102,7 @@ def test_photos_are_reduced(folder):
 def test_closing_early_drops_the_rest_and_leaves_no_thread(monkeypatch):
     started = []
 
-    def slow(path, settings, longer_side):
+    def slow(path, settings, longer_side, thumbnail):
         started.append(path)
         time.sleep(0.02)
         return path
