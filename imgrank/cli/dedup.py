@@ -69,7 +69,7 @@ def command(bundle: Path, **chosen: Any) -> int:
     Example:
         imgrank dedup db.h5
         imgrank dedup db.h5 --duplicates-only --format jsonl | imgrank remove db.h5 --ids-from -
-        imgrank dedup db.h5 --duplicates-only --format paths -0 | xargs -0 rm --
+        imgrank dedup db.h5 --duplicates-only --format paths -0 | xargs -0 -r rm --
     """
     from imgrank.cli.console import Console, size
     from imgrank.cli.group_output import write_groups

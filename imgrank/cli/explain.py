@@ -72,7 +72,7 @@ def command(bundle: Path, query: bytes, hit: bytes, output: Path | None, as_json
     \b
     Example:
         imgrank explain db.h5 vase.jpg photos/shelf.jpg -o why.png
-        imgrank explain db.h5 17 23 --scorer mllm --mllm builtin --by attention -o why.html
+        imgrank explain db.h5 7 2 --scorer mllm --mllm builtin --by attention -o why.html
         imgrank search db.h5 vase.jpg -k 1 | jq .id | xargs imgrank explain db.h5 vase.jpg
     """
     from imgrank.cli.console import Console

@@ -72,7 +72,7 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
         imgrank search db.h5 vase.jpg --rerank 50
         imgrank search db.h5 room.jpg --box 310,120,200,340 -k 10
         imgrank search db.h5 front.jpg back.jpg --fuse mean
-        imgrank search db.h5 --id 17 --filter 'paintings/*' --collapse
+        imgrank search db.h5 --id 7 --filter 'paintings/*' --collapse
         imgrank search db.h5 vase.jpg --rerank 50 --html hits.html --open
         imgrank search 2023.h5 vase.jpg --with 2024.h5 --with 2025.h5
         find queries -name '*.jpg' | imgrank search db.h5 - -k 10 --format tsv

@@ -1,25 +1,14 @@
 """Every command's help ends in examples, and they run: in bash, in a folder that has what they name."""
 
-import os
 import shutil
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
-import h5py
-import numpy as np
 import pytest
 
 from imgrank.cli import cli
-from imgrank.encode import catalogue as encoders
-from imgrank.mllm import catalogue as mllms
-from imgrank.mllm.folder import BUILTIN_FOLDER
 from imgrank.training.collection import CollectionFiles
-from tests.conftest import run_imgrank
-
-MODELS = {one.name for one in (*encoders.KNOWN, *mllms.KNOWN) if "/" in one.name}
+from tests.prepared import needs_a_download, prepare, run_line
 
 # Lines that name a model of the Hugging Face hub, which tests never download.
 NEED_A_DOWNLOAD = """
@@ -65,50 +54,7 @@ def examples(command: click.Command) -> list[str]:
 @pytest.fixture(scope="module")
 def prepared(drawn: CollectionFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that examples name; read only."""
-    folder = tmp_path_factory.mktemp("examples")
-    images = [*drawn.images[:6], *drawn.images[-2:]]
-    for inside, photos in {"photos": images[:4], "photos/holiday": images[4:5], "new-photos": images[5:6]}.items():
-        (folder / inside).mkdir()
-        for photo in photos:
-            shutil.copy(photo, folder / inside)
-    shutil.copy(images[6], folder / "photos" / "one-draft.jpg")
-    shutil.copytree(folder / "photos", folder / "ilias")
-    shutil.copytree(folder / "photos", folder / "archive" / "photos")
-    shutil.copytree(drawn.queries[0].parent, folder / "queries")
-    for name in ("query.jpg", "vase.jpg", "logo.png", "ilias/query.jpg"):
-        shutil.copy(drawn.queries[0], folder / name)
-
-    def run(*arguments: object) -> bytes:
-        done = run_imgrank(*arguments, cwd=folder)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout
-
-    run("index", "photos", "-o", "db.h5")
-    for name in ("2023", "2024", "2025", "museum-a", "museum-b"):
-        shutil.copy(folder / "db.h5", folder / f"{name}.h5")
-    run("cache-tokens", "db.h5", "--cache", "small", "--recipe", "divprune:64 | float16", "--proof-pairs", 6)
-    (folder / "run.jsonl").write_bytes(run("search", "db.h5", "query.jpg"))
-    run("export", "descriptors", "db.h5", "-o", "d.npy")
-    vectors = np.load(folder / "d.npy")
-    names = [line.split("\t")[1] for line in (folder / "d.tsv").read_text().splitlines()[1:]]
-    for file, rows, below in (
-        ("features", vectors, [n.removeprefix("photos/") for n in names]),
-        ("queries", vectors[:1], ["query.jpg"]),
-    ):
-        with h5py.File(folder / f"{file}.hdf5", "w") as h5:
-            h5["features"], h5["index"] = rows, below
-    run("import", "features.hdf5", "-o", "ilias.h5", "--root", "ilias", "--encoder", "builtin")
-    run("index", "ilias.h5")
-    (folder / "q.tsv").write_text(f"{names[0]}\t{names[1]}\n")
-    (folder / "my-finetuned-model").mkdir()
-    shutil.copy(BUILTIN_FOLDER / "config.json", folder / "my-finetuned-model")
-    programs = folder / "bin"
-    programs.mkdir()
-    (programs / "imgrank").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m imgrank "$@"\n')
-    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    return folder
+    return prepare(drawn, tmp_path_factory.mktemp("examples"))
 
 
 @pytest.mark.parametrize("place", COMMANDS, ids=lambda place: "-".join(place) or "imgrank")
@@ -118,22 +64,12 @@ def test_the_examples_of_a_command_run(prepared: Path, tmp_path: Path, place: tu
     shutil.copytree(prepared, folder)
     for name in TO_BE_MADE.get(place, []):
         (folder / name).unlink()
-    environment = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
     for line in lines:
-        if "parquet" in line and find_spec("pyarrow") is None:
-            continue
-        if shutil.which("jq") is None:
-            line = line.split(" | jq ")[0]
-        script = "set -o pipefail; " + line.replace("/mnt/archive/photos", "archive")
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr.decode()}"
-        assert b"Traceback" not in done.stderr
+        run_line(folder, line)
 
 
 def test_the_lines_that_are_not_run_are_those_that_cannot() -> None:
     every = [line for command in COMMANDS.values() for line in examples(command)]
-    assert [line for line in every if any(name in line for name in MODELS)] == NEED_A_DOWNLOAD
+    assert [line for line in every if needs_a_download(line)] == NEED_A_DOWNLOAD
     assert set(NOT_RUN) <= set(every)
     assert len(every) - len(NEED_A_DOWNLOAD) - len(NOT_RUN) >= 45  # most do run
