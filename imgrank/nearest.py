@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _AT_MOST = 3  # names that are suggested
-_CUTOFF = 0.6  # of difflib's ratio
+_CUTOFF = 0.65  # of difflib's ratio
 
 
 def nearest(name: str, names: Iterable[str], at_most: int = _AT_MOST) -> list[str]:
