@@ -32,7 +32,7 @@ def pair_page(
         notes: what else is to be known.
     """
     encoded = io.BytesIO()
-    picture.save(encoded, "PNG", optimize=True)
+    picture.save(encoded, "PNG")
     source = "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
     rows = "\n".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in numbers)
     paragraphs = "".join(f"<p>{escape(note)}</p>\n" for note in notes)

@@ -314,4 +314,4 @@ def write_explanation(explanation: Explanation, path: Path) -> None:
         if path.suffix.lower() == ".html":
             incoming.write_bytes(explanation.page())
         else:
-            explanation.picture().image.save(incoming, "PNG", optimize=True)
+            explanation.picture().image.save(incoming, "PNG")

@@ -17,7 +17,7 @@ from imgrank.report.shown import Picture, Shown
 from imgrank.steps.outputs import check_output, replacing
 from imgrank.steps.pictures import pixels_of
 
-MONTAGE_QUERIES, MONTAGE_HITS = 50, 12  # pictures that one montage holds, so that its memory stays below 200 MB
+MONTAGE_QUERIES, MONTAGE_HITS = 50, 12  # pictures that one montage holds, so that its memory stays below 300 MB
 _SIDE = 160  # pixels of a picture in a montage
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP"}
 

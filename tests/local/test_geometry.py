@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imgrank.local.features import DIM, LocalFeatures
-from imgrank.local.geometry import match_score
+from imgrank.local.geometry import correspondences, match_score
 from imgrank.local.keypoints import LocalSettings, extract
 from tests.local.drawing import picture, view
 
@@ -96,3 +96,26 @@ def test_extreme_keypoints_give_finite_scores():
     found = match_score(of(places), [of(places), of(places, seed=1)])
     assert np.isfinite(found.scores).all()
     assert ((found.scores >= 0) & (found.scores <= 1)).all()
+
+
+def test_correspondences_are_the_matches_that_the_score_counts():
+    image = picture(0)
+    query, candidate = features(image), features(view(image, 25, 0.9))
+    pairs = correspondences(query, candidate)
+    assert pairs.inliers.sum() == match_score(query, [candidate]).inliers[0]
+    assert len(set(pairs.query.tolist())) == len(set(pairs.candidate.tolist())) == len(pairs.weights)
+    # They are mutual neighbours.
+    cosines = query.vectors() @ candidate.vectors().T
+    np.testing.assert_array_equal(cosines[pairs.query].argmax(axis=1), pairs.candidate)
+    np.testing.assert_array_equal(cosines[:, pairs.candidate].argmax(axis=0), pairs.query)
+    none = correspondences(LocalFeatures.empty(), candidate)
+    assert (len(none.query), len(none.inliers)) == (0, 0)
+
+
+def test_correspondences_name_the_features_of_mapped_places():
+    places = scattered(40)
+    order = np.random.default_rng(5).permutation(40)
+    shuffled = LocalFeatures(of(places).descriptors[order], np.asarray(places[order], np.float32))
+    pairs = correspondences(of(places), shuffled)
+    assert pairs.inliers.all()
+    np.testing.assert_array_equal(order[pairs.candidate], pairs.query)

@@ -14,6 +14,7 @@ from imgrank.mllm.answers import Answers
 from imgrank.mllm.base import VisualTokens
 from imgrank.mllm.prompts import Prompt, prompt_for, render
 from imgrank.mllm.registry import load_mllm
+from imgrank.mllm.segments import follow
 from imgrank.rerank.packing import PairScorer, SymmetricPairScorer
 from tests.families.base import TinyFamily
 from tests.tiny_mllms import FAMILIES, TINY, save_tiny_mllm
@@ -320,3 +321,40 @@ def test_other_errors_of_the_model_are_not_taken_for_memory(setup, monkeypatch):
     monkeypatch.setattr(setup.model, "last_hidden", fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         PairScorer(setup.model, prompt_for("object")).score(setup.tokens[0], setup.tokens[1:])
+
+
+def test_attention_of_the_answer_is_that_of_the_plain_forward(setup):
+    prompt = prompt_for("object")
+    decoder = setup.model._decoder
+    names = {type(layer.self_attn) for layer in decoder.layers if hasattr(layer, "self_attn")}
+    weights: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda module, given, found: weights.append(found[1][0, :, -1]))
+        for name, module in setup.network.named_modules()
+        if type(module) in names
+    ]
+    setup.network.set_attn_implementation({"text_config": "eager"})
+    try:
+        for query_first, order in ((True, (0, 1)), (False, (1, 0))):
+            weights.clear()
+            setup.plain(prompt, *order)
+            expected = torch.stack(weights)  # (layers, heads, length)
+            scorer = PairScorer(setup.model, prompt if query_first else prompt.swapped())
+            query, candidate = setup.tokens[:2]
+            pairs = scorer.about(query)
+            suffix = follow([scorer.candidate_segment(candidate, 1), *pairs._tail])
+            found = setup.model.end_attention(pairs._prefix, suffix)
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+            visual = torch.cat([pairs._shared_visual, suffix.visual])
+            shares = expected.mean(dim=1)[:, visual].numpy()
+            first = len(query) if query_first else len(candidate)
+            parts = (shares[:, :first], shares[:, first:])
+            of_query, of_candidate = scorer.attention(query, candidate)
+            np.testing.assert_allclose(of_query, parts[not query_first], atol=1e-4)
+            np.testing.assert_allclose(of_candidate, parts[query_first], atol=1e-4)
+            assert of_query.shape[1] == len(query)
+            assert of_candidate.shape[1] == len(candidate)
+    finally:
+        setup.network.set_attn_implementation({"text_config": "sdpa"})
+        for hook in hooks:
+            hook.remove()

@@ -9,7 +9,16 @@ from imgrank.config import TokenSettings
 from imgrank.errors import SettingsError
 from imgrank.mllm.base import full_positions
 from imgrank.tokens.product_quantization import CodebookSpec, train_codebooks
-from imgrank.tokens.recipe import codebook_spec, codec_of, parse_recipe, recipe_text, reducers_of, tokens_left
+from imgrank.tokens.recipe import (
+    averages,
+    codebook_spec,
+    codec_of,
+    parse_recipe,
+    pooled_blocks,
+    recipe_text,
+    reducers_of,
+    tokens_left,
+)
 
 REDUCERS = ["divprune:5", "divprune:33%", "grid:2", "pool:2", "merge:4", "kmeans:5", "ward:5", "random:5"]
 
@@ -115,3 +124,20 @@ def test_codebooks_must_be_those_of_the_quantizer():
     codebooks = train_codebooks(vectors, CodebookSpec(2), iterations=1)
     with pytest.raises(SettingsError, match="own kind"):
         codec_of(TokenSettings(store="pq:4"), codebooks)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "means", "blocks"),
+    [
+        ("divprune:5 | int8", False, None),
+        ("grid:2", False, None),
+        ("pool", True, 2),
+        ("pool:3", True, 3),
+        ("pool:2 | divprune:5", True, None),
+        ("kmeans:5", True, None),
+        ("int8", False, None),
+    ],
+)
+def test_which_recipes_leave_means(recipe, means, blocks):
+    settings = parse_recipe(recipe)
+    assert (averages(settings), pooled_blocks(settings)) == (means, blocks)
