@@ -1,7 +1,7 @@
 """The commands of the documentation run: page by page, in bash, in a folder that has what they name.
 
-A block is a run of lines indented by four spaces that starts with a program; blocks of a page run in their order, in one
-folder. Lines that need what a test does not have are listed here, by name and number, so that none is left out unseen.
+Those are lines indented by four spaces that start with a program; the lines of a page run in their order, in one folder.
+Lines that need what a test does not have are listed or counted here, so that none is left out unseen.
 """
 
 import re
