@@ -100,13 +100,15 @@ def _hit(hit: Hit, picture: Picture) -> str:
 def _facts(hit: Hit) -> Iterator[tuple[str, str]]:
     yield "similarity", f"{hit.similarity:.4f}"
     for name in ("probability", "calibrated", "logit", "disagreement"):
-        value = getattr(hit, name, None)
+        value = getattr(hit, name)
         if value is not None:
             yield name, f"{value:.2f}" if name in ("logit", "disagreement") else f"{value:.4f}"
     if hit.scorer is not None:
         yield "scorer", hit.scorer
     if hit.former_rank is not None:
         yield "rank before", str(hit.former_rank)
+    if hit.collapsed:
+        yield "copies", str(len(hit.collapsed))
     yield "id", str(hit.id)
 
 

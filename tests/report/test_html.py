@@ -130,14 +130,17 @@ def facts(text: str) -> dict[str, str]:
 
 
 def test_a_hit_says_what_is_known_of_it():
-    judged = hit(2, b"a.jpg", scorer="mllm", probability=0.75, logit=1.0986, former_rank=5)
+    scores = {"probability": 0.75, "calibrated": 0.5, "logit": 1.0986}
+    judged = hit(2, b"a.jpg", scorer="mllm", former_rank=5, collapsed=(b"b.jpg",), **scores)
     text = page_of(shown(judged))
     assert facts(text) == {
         "similarity": "0.2500",
         "probability": "0.7500",
+        "calibrated": "0.5000",
         "logit": "1.10",
         "scorer": "mllm",
         "rank before": "5",
+        "copies": "1",
         "id": "14",
     }
     assert ">▲ 3</span>" in text
