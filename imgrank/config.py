@@ -144,7 +144,7 @@ class SearchSettings(Settings):
     exact: bool = False
     exclude_self: bool = False  # leave out photos that are the query: the same file, or the same content
     collapse: bool = False  # fold hits that are copies of a better one into it
-    copies_at: float = 0.95  # similarity from which two photos are copies
+    copies_at: float | None = None  # similarity from which two hits are copies; None: by local features, as in dedup
     expand: int = 0  # neighbours of the query that are added to it (alpha query expansion)
     expand_alpha: float = 3.0  # their weights are their similarities to this power
 

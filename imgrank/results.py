@@ -331,11 +331,11 @@ def _probability(hit: Hit) -> float:
     return -1.0
 
 
-def read_ids(stream: BinaryIO, *, source: str = "the list of ids") -> Iterator[int]:
-    """Read ids of photos, one a line: whole numbers, or JSON objects with a field `id`.
+def read_ids(stream: BinaryIO, bundle: Path, *, source: str = "the list of ids") -> Iterator[int]:
+    """Read ids of photos of a bundle, one a line: whole numbers, or JSON objects with a field `id`.
 
     Raises:
-        RecordError: a line is neither.
+        RecordError: a line is neither, or names another bundle.
     """
     for number, line in enumerate(_lines(stream, source), 1):
         text = line.strip()
@@ -346,6 +346,9 @@ def read_ids(stream: BinaryIO, *, source: str = "the list of ids") -> Iterator[i
         except ValueError:
             value = None
         if isinstance(value, dict):
+            named = value.get("bundle")
+            if isinstance(named, str) and os.path.realpath(named) != os.path.realpath(bundle):
+                raise RecordError(source, number, f"is of {named!r}, not of {str(bundle)!r}; leave out those of others")
             value = value.get("id")
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise RecordError(source, number, f"{text[:40]!r} is no id: give whole numbers, or records with a field id")

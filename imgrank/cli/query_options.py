@@ -64,7 +64,7 @@ selection_options = options.together(
         "--collapse-at",
         type=click.FloatRange(-1, 1),
         metavar="S",
-        help=f"Similarity from which two hits are copies.  [default: {SearchSettings.copies_at}]",
+        help="Similarity of descriptors from which two hits are copies, instead of what `imgrank dedup` looks at.",
     ),
     click.option(
         "--expand",
@@ -94,7 +94,7 @@ def search_settings(top_k: int, chosen: dict[str, Any]) -> SearchSettings:
         chosen["exact"],
         exclude_self=chosen["exclude_self"],
         collapse=chosen["collapse"] or copies_at is not None,
-        copies_at=SearchSettings.copies_at if copies_at is None else copies_at,
+        copies_at=copies_at,
         expand=chosen["expand"],
         expand_alpha=chosen["expand_alpha"],
     )

@@ -44,7 +44,7 @@ def command(bundle: Path, names: tuple[bytes, ...], **chosen: Any) -> None:
     if not names and chosen["ids_from"] is None and not chosen["missing"]:
         raise click.UsageError("say which photos: NAMES, --ids-from FILE or --missing")
     console = Console(chosen["quiet"])
-    ids = [] if chosen["ids_from"] is None else list(read_ids(chosen["ids_from"]))
+    ids = [] if chosen["ids_from"] is None else list(read_ids(chosen["ids_from"], bundle))
     dry_run = chosen["dry_run"]
     found = remove(bundle, names, ids=ids, missing=chosen["missing"], root=chosen["root"], dry_run=dry_run)
     if dry_run:

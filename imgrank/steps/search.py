@@ -15,7 +15,6 @@ from imgrank.encode.base import Encoder
 from imgrank.errors import ImageError, MismatchError
 from imgrank.images.query import query_of_pixels, read_query
 from imgrank.index.base import Neighbours
-from imgrank.index.copies import fold_copies
 from imgrank.index.expansion import expanded
 from imgrank.index.similarity import best_first, rescore
 from imgrank.prefetch import prefetch
@@ -24,6 +23,7 @@ from imgrank.rerank.fuse import reciprocal_rank_fusion
 from imgrank.results import Hit, Ranking, above, renumber
 from imgrank.steps.collection import Collection
 from imgrank.steps.embed import bundle_projection
+from imgrank.steps.hit_copies import fold_hits
 from imgrank.steps.one_encoder import check_one_encoder
 from imgrank.steps.photos import BundlePhotos
 from imgrank.steps.query_photo import QueryPhoto
@@ -260,7 +260,7 @@ class Searcher:
             rows, similarities = found.rows[0][seen], found.similarities[0][seen]
             if not self.settings.collapse:
                 return rows[:wanted], similarities[:wanted], {}
-            groups = fold_copies(self.photos.descriptors(rows), self.settings.copies_at)
+            groups = fold_hits(self.photos, rows, self.settings)
             if len(groups) >= wanted or len(found.rows[0]) < width:
                 firsts = [group[0] for group in groups[:wanted]]
                 copies = {int(rows[group[0]]): rows[group[1:]].tolist() for group in groups[:wanted]}

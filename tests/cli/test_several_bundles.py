@@ -113,3 +113,12 @@ def test_what_cannot_be_searched_together(imgrank, halves: Path) -> None:
     with h5py.File(halves / "c.h5", "r+") as root:
         root["descriptors"].attrs["model-revision"] = "another"
     refuses(4, "c.h5: holds descriptors of builtin (another", "but a.h5", more=("--with", "c.h5"))
+
+
+def test_hits_of_another_bundle_remove_nothing(imgrank, halves: Path) -> None:
+    hits = imgrank(*SEARCH, cwd=halves).stdout
+    run = imgrank("remove", "a.h5", "--ids-from", "-", cwd=halves, input=hits)
+    assert (run.returncode, run.stdout) == (5, b"")
+    assert b"is of 'b.h5'" in run.stderr
+    own = b"".join(line + b"\n" for line in hits.splitlines()[:5] if b'"a.h5"' in line)
+    assert imgrank("remove", "./a.h5", "--ids-from", "-", cwd=halves, input=own).returncode == 0

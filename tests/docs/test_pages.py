@@ -1,6 +1,6 @@
 """The commands of the documentation run: page by page, in bash, in a folder that has what they name.
 
-Those are lines indented by four spaces that start with a program; the lines of a page run in their order, in one folder.
+Those are lines indented by four spaces that start with a program; the lines of a page run in order, in one folder.
 Lines that need what a test does not have are listed or counted here, so that none is left out unseen.
 """
 

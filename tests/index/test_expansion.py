@@ -34,3 +34,9 @@ def test_copies_are_folded_into_the_first() -> None:
     assert fold_copies(vectors, 0.96) == [[0, 2], [1, 3], [4]]
     assert fold_copies(vectors, 0.97) == [[0], [1, 3], [2], [4]]
     assert fold_copies(vectors[:0], 0.9) == []
+    # Whoever confirms is asked about the kept ones that are similar enough, the first one first.
+    asked = []
+    assert fold_copies(vectors, 0.2, lambda kept, other: asked.append((kept, other)) or kept == 1) == [
+        [0], [1, 2, 3], [4],
+    ]  # fmt: skip
+    assert asked == [(0, 2), (1, 2), (1, 3)]

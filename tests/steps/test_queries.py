@@ -166,6 +166,20 @@ def test_copies_fold_and_the_list_stays_long(collection: Path) -> None:
     assert [len(hit.collapsed) + 1 for hit in whole.hits] == [len(group) for group in groups]
 
 
+def test_resized_copies_fold_by_their_local_features(imgrank, collection: Path) -> None:
+    for path in sorted((collection / "photos").glob("object-0[01]-view-0.jpg")):
+        with Image.open(path) as photo:
+            photo.resize((photo.width * 2 // 3, photo.height * 2 // 3)).save(path.with_name(f"small-{path.name}"))
+    done = imgrank("index", "photos", "-o", "db.h5", "-q", cwd=collection)
+    assert done.returncode == 0, done.stderr.decode()
+    hits = searcher(collection, collapse=True).search(name(collection)).hits
+    folded = {os.path.basename(path) for hit in hits for path in (hit.path, *hit.collapsed) if hit.collapsed}
+    assert folded == {
+        b"object-00-view-0.jpg", b"small-object-00-view-0.jpg", b"object-01-view-0.jpg", b"small-object-01-view-0.jpg"
+    }  # fmt: skip
+    assert len(hits) == 20
+
+
 def test_thresholds_cut_and_number_anew(collection: Path) -> None:
     every = searcher(collection, rerank=8).search(name(collection)).hits
     least = every[3].score
