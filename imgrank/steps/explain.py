@@ -125,11 +125,11 @@ class Explainer:
             head = Neighbours(near.rows[:, : settings.top], near.similarities[:, : settings.top])
             shortlist = ranking_of(self.photos, name, head)
             ranking = self.reranker.rerank(shortlist, head.rows[0].tolist(), ready, on_scores=told.append)
-            hit = next(hit for hit in ranking.hits if hit.id == shortlist.hits[place].id)
+            judged = hit = next(hit for hit in ranking.hits if hit.id == shortlist.hits[place].id)
             scores = list(told[0].each())[place]
         else:
             alone = self.photos.hit(name, place + 1, row, float(near.similarities[0, place]))
-            self.reranker.rerank(Ranking(name, (alone,)), [row], ready, on_scores=told.append)
+            (judged,) = self.reranker.rerank(Ranking(name, (alone,)), [row], ready, on_scores=told.append).hits
             hit = replace(alone, score=fused_score(alone.similarity, 0.0, settings.lam))
             (scores,) = told
         notes: list[str] = []
@@ -140,6 +140,7 @@ class Explainer:
             hit=hit,
             scores=scores,
             scorer=scorer.name,
+            calibrated=judged.calibrated,
             logits=_both_orders(scorer, scores, seen, candidate) if isinstance(scorer, MllmScorer) else {},
             answers=scorer.pairs.ways[0].answers if isinstance(scorer, MllmScorer) else None,
             shortlist_rank=place + 1,

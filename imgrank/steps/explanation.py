@@ -14,7 +14,7 @@ from imgrank.report.pair_page import pair_page
 from imgrank.report.pair_sheet import PairSheet, Side, pair_sheet
 from imgrank.rerank.base import PairScores
 from imgrank.rerank.fuse import fused_score
-from imgrank.results import Hit
+from imgrank.results import Hit, short
 from imgrank.steps.explain_pair import Evidence, TokenFacts
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Explanation:
         hit: the record that `search --exact --rerank K` prints of it, where it is among the hits.
         scores: what the second look says of the pair, also where a search would not look.
         scorer: who looked.
+        calibrated: the probability that a calibration of the bundle gives the pair; None: it has none.
         logits: of both orders of the pair, by which photo comes first, the one that was asked for first; empty without
             a language model.
         answers: the two words that are compared; None without a language model.
@@ -47,6 +48,7 @@ class Explanation:
     hit: Hit
     scores: PairScores
     scorer: str
+    calibrated: float | None
     logits: dict[str, float]
     answers: Answers | None
     shortlist_rank: int
@@ -78,17 +80,19 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record of the hit, and beside it what explains it; docs/explain.md describes the fields."""
-        value = _short(float(self.scores.values[0]))
-        judged: dict[str, Any] = {"scorer": self.scorer, "score": _short(self.pair_score)}
+        value = short(float(self.scores.values[0]))
+        judged: dict[str, Any] = {"scorer": self.scorer, "score": short(self.pair_score)}
         logits, disagreements = self.scores.logits, self.scores.disagreements
         if logits is None:
             judged["match_score"] = value
         else:
-            judged |= {"probability": value, "logit": _short(float(logits[0]))}
+            judged |= {"probability": value, "logit": short(float(logits[0]))}
+        if self.calibrated is not None:
+            judged["calibrated"] = short(self.calibrated)
         if disagreements is not None:
-            judged["disagreement"] = _short(float(disagreements[0]))
+            judged["disagreement"] = short(float(disagreements[0]))
         if self.logits:
-            judged["logits"] = {order: _short(logit) for order, logit in self.logits.items()}
+            judged["logits"] = {order: short(logit) for order, logit in self.logits.items()}
         if self.answers is not None:
             judged["answers"] = {"same": self.answers.positive, "different": self.answers.negative}
         return {
@@ -109,9 +113,9 @@ class Explanation:
         record: dict[str, Any] = {"method": found.name}
         if found.attention is not None:
             for name, side, shares in zip(("query", "candidate"), sides, found.attention, strict=True):
-                record[f"{name}_share"] = _short(float(shares.sum()))
+                record[f"{name}_share"] = short(float(shares.sum()))
                 record[f"{name}_strongest"] = [
-                    {"box": _box(side, place), "share": _short(share)}
+                    {"box": _box(side, place), "share": short(share)}
                     for place, share in strongest(shares, self.shown.lines)
                 ]
             return record
@@ -120,7 +124,7 @@ class Explanation:
             record["inliers"] = found.inliers
         matches = zip(found.lines, found.shown.strengths.tolist(), strict=True)
         record["lines"] = [
-            {"query": _box(sides[0], one), "candidate": _box(sides[1], other), "strength": _short(strength)}
+            {"query": _box(sides[0], one), "candidate": _box(sides[1], other), "strength": short(strength)}
             for (one, other), strength in matches
         ]
         return record
@@ -146,6 +150,8 @@ class Explanation:
             rows.append(("match score", value))
         else:
             rows += [("probability", value), *self._logits(float(logits[0]))]
+        if self.calibrated is not None:
+            rows.append(("calibrated", f"{self.calibrated:.4f} (share of such pairs that show the same thing)"))
         if self.answers is not None:
             words = f"{self.answers.positive!r} for the same, {self.answers.negative!r} for different"
             rows.append(("answers", printable(words)))
@@ -188,8 +194,3 @@ def strongest(shares: Any, most: int) -> list[tuple[int, float]]:
 
 def _box(side: Side, place: int) -> list[float] | None:
     return None if side.boxes is None else [round(float(value), 4) for value in side.boxes[place]]
-
-
-def _short(value: float) -> float:
-    """Return the float64 with the fewest digits that is the same float32."""
-    return float(str(np.float32(value)))

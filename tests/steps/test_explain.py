@@ -10,6 +10,7 @@ from PIL import Image
 from imgrank.config import ExplainSettings, RerankSettings, SearchSettings, TokenSettings
 from imgrank.errors import InputError, SettingsError
 from imgrank.local.geometry import match_score
+from imgrank.rerank.calibration import Isotonic
 from imgrank.steps.cache_tokens import cache_tokens
 from imgrank.steps.collection import open_collection
 from imgrank.steps.explain import Explainer, check_explanation_output, query_of, row_of, write_explanation
@@ -299,3 +300,19 @@ def test_files_are_checked_before_and_written_whole(collection: Path) -> None:
     (collection / "db.png").write_bytes((collection / "db.h5").read_bytes())
     with pytest.raises(SettingsError, match="HDF5"):
         check_explanation_output(collection / "db.png", force=True)
+
+
+def test_a_calibrated_probability_is_that_of_search(collection: Path, monkeypatch) -> None:
+    knots = Isotonic(np.array([0.0, 1.0]), np.array([0.125, 0.625]))
+    monkeypatch.setattr("imgrank.steps.rerank.calibration_of", lambda *given: knots)
+    records = searched(collection, name(collection), scorer="geometric")
+    explain = explainer(collection, scorer="geometric")
+    for record in (records[0], records[TOP]):
+        found = explain.explain(name(collection), record["id"])
+        assert differing(found, record) == {}
+        judged = found.to_dict()["pair"]
+        assert judged["calibrated"] == pytest.approx(0.125 + judged["match_score"] / 2, abs=1e-6)
+        assert record.get("calibrated", judged["calibrated"]) == judged["calibrated"]
+        assert "calibrated" in dict(found.table())
+    assert "calibrated" in records[0]
+    assert "calibrated" not in records[TOP]
