@@ -21,20 +21,22 @@ PAGES = [
         "bundles", "exchange", "tokens", "shell", "choosing", "troubleshooting",
     )),
 ]  # fmt: skip
-PROGRAMS = ("imgrank", "find", "ls", "mkdir", "xargs", "[", "jq", "sort", "cat", "cp", "IMGRANK_")
+PROGRAMS = ("imgrank", "find", "ls", "mkdir", "xargs", "[", "jq", "sort", "cat", "cp")
 
 # Beginnings of lines that are not run, and why.
 NOT_RUN = {
+    "imgrank demo": "is run by tests/cli/test_demo.py",
+    "imgrank explain demo.h5": "is of the demo's folder; tests/cli/test_explain.py runs the same",
     "imgrank search db.h5 vase.jpg --preview": "needs a terminal; tests/cli/test_looking.py has one",
 }
-WITH_WEIGHTS = 12  # lines that name a model of the hub, or MODEL in its place
+WITH_WEIGHTS = 9  # lines that name a model of the hub, or MODEL in its place
 
 
 def commands(page: Path) -> list[str]:
     """Return the command lines of a page, without options that open a browser."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
     lines = re.findall(r"^    (\S.*)$", text, re.M)
-    return [line.replace(" --open", "") for line in lines if line.startswith(PROGRAMS)]
+    return [line.replace(" --open", "") for line in lines if line.split()[0] in PROGRAMS]
 
 
 def with_weights(line: str) -> bool:
