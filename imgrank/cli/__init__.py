@@ -20,6 +20,8 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "rerank": "imgrank.cli.rerank",
     "explain": "imgrank.cli.explain",
     "fuse": "imgrank.cli.fuse",
+    "eval": "imgrank.cli.evaluate",
+    "compare": "imgrank.cli.compare",
     "group": "imgrank.cli.group_photos",
     "dedup": "imgrank.cli.dedup",
     "add": "imgrank.cli.add",

@@ -1,0 +1,235 @@
+"""`eval`: rankings and judgements in, measures out, for each query and on the whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from imgrank.config import SearchSettings
+from imgrank.errors import ImageError, InputError
+from imgrank.evaluation.measures import measure
+from imgrank.evaluation.metrics import Judged
+from imgrank.evaluation.qrels import Qrels
+from imgrank.evaluation.uncertainty import bootstrap_interval, randomization_p
+from imgrank.images.scan import display
+from imgrank.results import Ranking
+from imgrank.steps.collection import Collection
+from imgrank.steps.rerank import Reranker
+from imgrank.steps.search import Query, Searcher
+
+
+@dataclass
+class Evaluation:
+    """What rankings are worth.
+
+    Attributes:
+        measures: names, in the order asked for.
+        values: query -> a number for each measure; queries in the order of the judgements.
+        missing: judged queries without a ranking; they count as 0.
+        without_positives: judged queries that nothing is right for; they are left out.
+        unjudged: rankings of queries that are not judged; they are left out.
+        by_last_name: names were compared by their last part, because no whole one fitted.
+    """
+
+    measures: tuple[str, ...]
+    values: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
+    missing: list[bytes] = field(default_factory=list)
+    without_positives: list[bytes] = field(default_factory=list)
+    unjudged: list[bytes] = field(default_factory=list)
+    by_last_name: bool = False
+
+    def column(self, name: str) -> np.ndarray:
+        """Return (q,) the values of one measure."""
+        place = self.measures.index(name)
+        return np.array([values[place] for values in self.values.values()])
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Return for each measure its mean over queries and the 95 % bootstrap interval of that."""
+        rows = {}
+        for name in self.measures:
+            low, high = bootstrap_interval(self.column(name))
+            rows[name] = {"mean": float(self.column(name).mean()), "low": low, "high": high}
+        return rows
+
+
+def evaluate(rankings: Iterable[Ranking], qrels: Qrels, measures: Sequence[str]) -> Evaluation:
+    """Score rankings by judgements.
+
+    A photo of relevance above 0 is right, one of 0 or without judgement wrong, one below 0 is junk: taken out of the
+    ranking before anything is counted. So is the query itself, found in its own ranking, unless it is judged. Names of
+    photos are compared as they stand; where no query of the rankings is judged, by their last part.
+
+    Args:
+        rankings: of different queries.
+        qrels: judgements.
+        measures: names, see `imgrank.evaluation.measures`.
+
+    Raises:
+        InputError: no ranking is of a judged query, a ranking has a photo twice, or nothing is right for any query.
+        SettingsError: there is no such measure.
+    """
+    functions = [measure(name) for name in measures]
+    found = {ranking.query: ranking for ranking in rankings}
+    if not found:
+        raise InputError("there is no ranking to evaluate; is the run empty?")
+    result = Evaluation(tuple(measures))
+    if not any(query in qrels for query in found):
+        found, qrels = _by_last_name(found, qrels)
+        result.by_last_name = True
+    result.unjudged = [query for query in found if query not in qrels]
+    for query, judged in qrels.items():
+        grades = np.array([grade for grade in judged.values() if grade > 0], dtype=np.int64)
+        if not len(grades):
+            result.without_positives.append(query)
+            continue
+        if query not in found:
+            result.missing.append(query)
+        ranking = found.get(query, Ranking(query, ()))
+        seen = _judged(ranking, judged, grades)
+        result.values[query] = tuple(function(seen) for function in functions)
+    if not result.values:
+        raise InputError("the judgements have no query with a relevant photo; are they of this data set?")
+    return result
+
+
+def _judged(ranking: Ranking, judged: dict[bytes, int], grades: np.ndarray) -> Judged:
+    names = [hit.path for hit in ranking.hits]
+    if len(set(names)) != len(names):
+        raise InputError(f"query {display(ranking.query)} has the same photo twice among its hits")
+    kept = [
+        (judged.get(hit.path, 0), hit.score)
+        for hit in ranking.hits
+        if judged.get(hit.path, 0) >= 0 and (hit.path != ranking.query or hit.path in judged)
+    ]
+    relevance, scores = ([pair[place] for pair in kept] for place in (0, 1))
+    return Judged(np.array(relevance, dtype=np.int64), np.array(scores, dtype=np.float64), grades)
+
+
+def _by_last_name(found: dict[bytes, Ranking], qrels: Qrels) -> tuple[dict[bytes, Ranking], Qrels]:
+    """Return rankings and judgements with names cut to what follows the last slash."""
+    short = {os.path.basename(query): ranking for query, ranking in found.items()}  # noqa: PTH119  # bytes
+    cut: Qrels = {}
+    for query, judged in qrels.items():
+        names = {os.path.basename(name): grade for name, grade in judged.items()}  # noqa: PTH119
+        cut.setdefault(os.path.basename(query), {}).update(names)  # noqa: PTH119
+    if not any(query in cut for query in short):
+        raise InputError(
+            f"no query of the run is judged: it has {display(next(iter(found)))}, the judgements "
+            f"{display(next(iter(qrels)))}; are they of the same data set?"
+        )
+    if len(short) != len(found) or len(cut) != len(qrels):
+        raise InputError("queries have the same file name in several folders; use the same paths in the judgements")
+    return {query: _short(query, ranking) for query, ranking in short.items()}, cut
+
+
+def _short(query: bytes, ranking: Ranking) -> Ranking:
+    from dataclasses import replace
+
+    hits = tuple(replace(hit, path=os.path.basename(hit.path)) for hit in ranking.hits)  # noqa: PTH119
+    return Ranking(query, hits)
+
+
+def searched(
+    photos: Collection,
+    qrels: Qrels,
+    *,
+    queries: Path | None,
+    depth: int,
+    exact: bool,
+    reranker: Reranker | None,
+    encoder: str | None = None,
+    device: str = "auto",
+) -> Iterator[Ranking | ImageError]:
+    """Search for every judged query; rankings carry the names that judgements have.
+
+    Args:
+        photos: of the bundle.
+        qrels: judgements; their photos are named by their path below the root, or by one that leads to them.
+        queries: folder of the query photos; None: they are photos of the bundle, and not found themselves.
+        depth: hits of each query.
+        exact: compare with every photo.
+        reranker: second stage, if any.
+        encoder: see `Searcher`.
+        device: for encoders.
+
+    Raises:
+        InputError: a query is not in the bundle.
+    """
+    from dataclasses import replace
+
+    searcher = Searcher(
+        photos,
+        SearchSettings(depth, exact=exact),
+        reranker=reranker,
+        encoder=encoder,
+        device=device,
+        stored_only=queries is None,
+    )
+    names = [query for query, judged in qrels.items() if any(grade > 0 for grade in judged.values())]
+    if queries is None:
+        asked: list[bytes | Query] = [Query((photos.parts[0].row_of_name(name),)) for name in names]
+    else:
+        asked = [os.path.join(os.fsencode(queries), name) for name in names]  # noqa: PTH118
+    known = {photos.path(photos.parts[0].row_of_name(n)): n for n in _photos_in(photos, qrels)}
+    for name, answer in zip(names, searcher.search_all(asked), strict=True):
+        if isinstance(answer, ImageError):
+            yield answer
+            continue
+        hits = tuple(replace(hit, query=name, path=known.get(hit.path, hit.path)) for hit in answer.hits)
+        yield Ranking(name, hits)
+
+
+def _photos_in(photos: Collection, qrels: Qrels) -> Iterator[bytes]:
+    """Yield the judged photos that the bundle has.
+
+    Raises:
+        InputError: it has none of them.
+    """
+    part, count = photos.parts[0], 0
+    for name in {name for judged in qrels.values() for name in judged}:
+        if part.row_stored_as(name) is not None or part.row_lying_at(name) is not None:
+            count += 1
+            yield name
+    if not count:
+        raise InputError(f"{part.bundle.path} has none of the judged photos; are the judgements of this data set?")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs by one measure, over the queries that both sides count.
+
+    Attributes:
+        means: of each run.
+        difference: of the second to the first.
+        interval: 95 % bootstrap interval of the difference.
+        p: of a paired randomization test.
+        moved: query -> difference, the largest changes first.
+    """
+
+    measure: str
+    means: tuple[float, float]
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    moved: dict[bytes, float]
+
+
+def compare(first: Evaluation, second: Evaluation, name: str) -> Comparison:
+    """Compare two evaluations by the same judgements."""
+    a, b = first.column(name), second.column(name)
+    differences = b - a
+    order = np.argsort(-np.abs(differences), kind="stable")
+    queries = list(first.values)
+    moved = {queries[place]: float(differences[place]) for place in order.tolist() if differences[place] != 0}
+    return Comparison(
+        name,
+        (float(a.mean()), float(b.mean())),
+        float(differences.mean()),
+        bootstrap_interval(differences),
+        randomization_p(differences),
+        moved,
+    )
