@@ -35,15 +35,26 @@ def run_imgrank(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _end_of_forks() -> Iterator[None]:
-    yield
+def forks() -> Iterator[Forks]:
+    yield _forks
     _forks.close()
 
 
+@pytest.fixture(scope="session")
+def _known_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("known")
+
+
 @pytest.fixture(autouse=True)
-def _no_scores_of_other_tests(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path_factory.mktemp("cache")))
+def _no_scores_of_other_tests(
+    _known_bundles: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")  # nor the settings of whoever runs the tests
+    # Which files have been parsed is true in every test: bundles that several of them read need one child.
+    (cache / "imgrank").mkdir(mode=0o700)
+    (cache / "imgrank" / "parsed-bundles").symlink_to(_known_bundles)
 
 
 @pytest.fixture(scope="session")

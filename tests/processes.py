@@ -25,13 +25,15 @@ import threading
 from pathlib import Path
 
 TIMEOUT = 300  # seconds
+CUDA = Path("/dev/nvidiactl").exists()  # it does not survive a fork
 LIBRARIES = (
     *("click", "cv2", "h5py", "hnswlib", "numpy.random", "PIL.Image", "rich", "safetensors.numpy", "sqlite3"),
     *("torch", "transformers.modeling_utils"),
 )
-# Variables that may differ: those that are read while a command runs, and those that cv2 and torch set for themselves.
-# Others may have been read by a library when it was imported.
-READ_LATE = {"XDG_CACHE_HOME", "PYTEST_CURRENT_TEST", "PWD", "OLDPWD"}
+# Variables that may differ: what imgrank itself reads, which is not imported before the fork; what is read while a
+# command runs; what cv2 and torch set for themselves. Others may have been read by a library when it was imported.
+OF_IMGRANK = ("IMGRANK_", "XDG_")
+READ_LATE = {"PYTEST_CURRENT_TEST", "PWD", "OLDPWD"}
 SET_BY_LIBRARIES = {"LD_LIBRARY_PATH", "TORCHINDUCTOR_CACHE_DIR"}
 _NUMBER = struct.Struct("=Q")
 
@@ -56,9 +58,8 @@ class Forks:
         """Return whether a fork would do what a fresh interpreter does in this environment."""
         keys = self._environment.keys() | environment.keys()
         differing = {key for key in keys if self._environment.get(key) != environment.get(key)}
-        return (
-            differing <= READ_LATE | SET_BY_LIBRARIES and not Path("/dev/nvidiactl").exists()
-        )  # CUDA does not survive a fork
+        harmless = {key for key in differing if key.startswith(OF_IMGRANK)} | READ_LATE | SET_BY_LIBRARIES
+        return differing <= harmless and not CUDA
 
     def run(self, arguments: list[str], cwd: Path, environment: dict[str, str], given: bytes):
         """Run the command like `fresh`; after `TIMEOUT` seconds SIGALRM ends it."""

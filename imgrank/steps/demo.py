@@ -15,7 +15,6 @@ from imgrank.progress import SILENT, Reporter
 from imgrank.report.contact_sheet import Cell, contact_sheet
 from imgrank.results import Ranking
 from imgrank.steps.build_index import IndexSummary, build_index
-from imgrank.steps.cache_tokens import cache_tokens
 from imgrank.steps.embed import embed
 from imgrank.steps.photos import open_photos
 from imgrank.steps.rerank import Reranker
@@ -58,7 +57,6 @@ def run_demo(folder: Path, reporter: Reporter = SILENT) -> DemoResult:
     bundle.unlink(missing_ok=True)
     embed(bundle, [os.fsencode(files.photos)], reporter=reporter)
     index = build_index(bundle, reporter=reporter)
-    cache_tokens(bundle, reporter=reporter)
     queries = [os.fsencode(path) for path in files.queries]
     settings = SearchSettings(top_k=50)
     photos = open_photos(bundle)
