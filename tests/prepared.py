@@ -55,11 +55,11 @@ def prepare(drawn: CollectionFiles, folder: Path) -> Path:
     for name in ("2023", "2024", "2025", "museum-a", "museum-b", "a", "b"):
         shutil.copy(folder / "db.h5", folder / f"{name}.h5")
     run("cache-tokens", "db.h5", "--cache", "small", "--recipe", "divprune:64 | float16", "--proof-pairs", 6)
-    hits = run("search", "db.h5", "query.jpg")
+    hits = run("search", "db.h5", "photos")
     for name in ("run", "a", "dino", "siglip"):
         (folder / f"{name}.jsonl").write_bytes(hits)
     for name in ("b", "first"):
-        (folder / f"{name}.trec").write_bytes(run("search", "db.h5", "vase.jpg", "--format", "trec"))
+        (folder / f"{name}.trec").write_bytes(run("search", "db.h5", "photos", "--format", "trec"))
     run("export", "descriptors", "db.h5", "-o", "d.npy")
     vectors = np.load(folder / "d.npy")
     names = [line.split("\t")[1] for line in (folder / "d.tsv").read_text().splitlines()[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,7 @@ def _print_summary(result: Evaluation) -> None:
 def _print_queries(result: Evaluation) -> None:
     from imgrank.results import tsv_field
 
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     out.write("\t".join(["query", *result.measures]).encode() + b"\n")
     for query, values in result.values.items():
         numbers = [str(value).encode() for value in values]

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in (
-        "tutorial", "cookbook", "searching", "looking", "explain", "grouping", "calibration", "configuration",
-        "bundles", "exchange", "tokens", "shell", "choosing", "troubleshooting",
+        "tutorial", "cookbook", "searching", "looking", "explain", "grouping", "calibration", "evaluation",
+        "configuration", "bundles", "exchange", "tokens", "shell", "choosing", "troubleshooting",
     )),
 ]  # fmt: skip
 PROGRAMS = ("imgrank", "find", "ls", "mkdir", "xargs", "[", "jq", "sort", "cat", "cp")
@@ -27,6 +27,8 @@ PROGRAMS = ("imgrank", "find", "ls", "mkdir", "xargs", "[", "jq", "sort", "cat",
 NOT_RUN = {
     "imgrank demo": "is run by tests/cli/test_demo.py",
     "imgrank explain demo.h5": "is of the demo's folder; tests/cli/test_explain.py runs the same",
+    "imgrank eval dev.h5": "is of the development photos",
+    "imgrank compare flat.jsonl": "likewise",
     "imgrank search db.h5 vase.jpg --preview": "needs a terminal; tests/cli/test_looking.py has one",
 }
 WITH_WEIGHTS = 9  # lines that name a model of the hub, or MODEL in its place

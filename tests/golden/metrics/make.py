@@ -1,7 +1,8 @@
 """Make golden rankings and their values by other implementations: python make.py > rankings.json
 
-TREC measures by ir_measures (pip install ir_measures), the average precision of ILIAS by scikit-learn, those of revisited
-Oxford and Paris and of Google Landmarks v2 by loops that follow the published descriptions. Nothing of imgrank is used.
+TREC measures by ir_measures (pip install ir_measures), the average precision of ILIAS by scikit-learn, those of
+revisited Oxford and Paris and of Google Landmarks v2 by loops that follow the published descriptions. Nothing of
+imgrank is used.
 """
 
 import json
