@@ -29,7 +29,7 @@ def prepare(drawn: CollectionFiles, folder: Path) -> Path:
     """Fill an empty folder with photos, queries, judgements, bundles, runs and a program `imgrank`."""
     views = [path for path in drawn.images if "object" in path.name]
     others = [path for path in drawn.images if "object" not in path.name]
-    places = {"photos": views[:12], "photos/holiday": views[12:13], "new-photos": views[13:14], "paintings": others[:1]}
+    places = {"photos": views[:6], "photos/holiday": views[6:7], "new-photos": views[9:10], "paintings": others[:1]}
     for inside, photos in places.items():
         (folder / inside).mkdir()
         for photo in photos:

@@ -26,7 +26,10 @@ SETTABLE = frozenset(SHARED).union(
     # photos and encoders
     ("batch-size", "encoder", "encoder-revision", "image-size", "pooling", "preset", "projection", "root", "dtype"),
     # graph and search
-    ("ef", "ef-construction", "exact", "m", "threads", "top-k", "with"),
+    ("augment", "augment-alpha", "ef", "ef-construction", "exact", "m", "threads", "thumbnails", "top-k", "with"),
+    ("collapse", "collapse-at", "exclude-self", "expand", "expand-alpha"),
+    # groups, copies, several rankings, pairs
+    ("by", "layers", "linkage", "lines", "method", "min-similarity", "mutual", "neighbours", "rrf-k", "threshold"),
     # the second look
     ("answers", "cache", "compile", "lambda", "mllm", "profile", "prompt-file", "prompt-layout", "queries-root"),
     ("rerank", "scorer", "symmetric", "task", "time-budget", "top", "top-only"),
@@ -34,6 +37,7 @@ SETTABLE = frozenset(SHARED).union(
     ("bytes-per-image", "cache-tokens", "codebooks", "keep", "longer-side", "max-tokens", "model-dtype"),
     ("proof-pairs", "prune", "recipe", "token-dtype"),
     # measuring
+    ("bins", "depth", "folds", "measure", "protocol", "seed"),
     ("candidates", "chunk-tokens", "compare", "queries", "query-tokens", "repeat", "tokens-per-image"),
     # checks and output
     ("check", "exit-status", "fast", "format", "kind", "no-photos"),
