@@ -25,7 +25,7 @@ def test_settings_survive_json(settings) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"m": 16, "size": 3}', "unknown key 'size'; known: ef_construction, m, seed"),
+        ('{"m": 16, "size": 3}', "unknown key 'size'; known: augment, augment_alpha, ef_construction, m, seed"),
         ('{"m": "16"}', "m cannot be '16'"),
         ('{"m": true}', "m cannot be True"),
         ("[]", "expected a JSON object"),

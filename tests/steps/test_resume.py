@@ -180,7 +180,8 @@ def test_a_projection_of_the_collection_lies_in_the_bundle(imgrank, photos: Path
         before = group["vectors"][:]
         assert np.linalg.norm(before, axis=1) == pytest.approx(1, abs=1e-5)
     query = photos / "0007.jpg"
-    first = imgrank("search", "own.h5", query, "-k", 1, "--format", "tsv", cwd=tmp_path).stdout.split(b"\t")
+    _, line = imgrank("search", "own.h5", query, "-k", 1, "--format", "tsv", cwd=tmp_path).stdout.splitlines()
+    first = line.split(b"\t")
     assert first[3].endswith(b"0007.jpg")
     assert float(first[5]) == pytest.approx(1.0, abs=1e-6)
     # More photos are embedded with the projection that is there.
