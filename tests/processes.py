@@ -31,11 +31,14 @@ LIBRARIES = (
     *("torch", "transformers.modeling_utils"),
 )
 # Variables that may differ: what imgrank itself reads, which is not imported before the fork; what is read while a
-# command runs; what cv2, torch and imgrank's own command line set for themselves, here when a test calls it in its own
-# process. Others may have been read by a library when it was imported.
+# command runs; what cv2, torch, scikit-learn and imgrank's own command line set for themselves, here when a test uses
+# them in its own process. Others may have been read by a library when it was imported.
 OF_IMGRANK = ("IMGRANK_", "XDG_")
 READ_LATE = {"PYTEST_CURRENT_TEST", "PWD", "OLDPWD"}
-SET_BY_LIBRARIES = {"LD_LIBRARY_PATH", "TORCHINDUCTOR_CACHE_DIR", "TRANSFORMERS_VERBOSITY", "OPENBLAS_NUM_THREADS"}
+SET_BY_LIBRARIES = {
+    *("LD_LIBRARY_PATH", "TORCHINDUCTOR_CACHE_DIR", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK"),
+    *("TRANSFORMERS_VERBOSITY", "OPENBLAS_NUM_THREADS"),
+}
 _NUMBER = struct.Struct("=Q")
 
 

@@ -1,6 +1,8 @@
 """Commands that the tests fork are those that a user starts."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,25 @@ from tests.processes import CUDA, fresh
 
 
 @pytest.mark.skipif(CUDA, reason="CUDA does not survive a fork")
-def test_the_commands_of_tests_are_forked(forks):
-    import cv2  # noqa: F401
-    import torch._inductor.config  # noqa: F401
-
-    assert forks.can_run(dict(os.environ))  # else every command would import torch anew, and nobody would notice
+def test_the_commands_of_tests_are_forked():
+    # Else every command would import torch anew, and nobody would notice. In a process of its own, so that it does not
+    # depend on what other tests have imported.
+    code = """
+import os
+from tests.processes import Forks
+forks = Forks()
+import cv2, torch._inductor.config
+try:
+    import sklearn.linear_model
+except ImportError:
+    pass
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "OPENBLAS_NUM_THREADS": "1", "XDG_CACHE_HOME": "/elsewhere"}
+assert forks.can_run(dict(os.environ))
+os.environ["OMP_PLACES"] = "cores"
+assert not forks.can_run(dict(os.environ))
+"""
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_HUB_CACHE", "OMP_NUM_THREADS", "PYTHONPATH", "LC_ALL", "HOME"])
