@@ -225,7 +225,8 @@ class Database:
         return Query(asked, fuse or "mean")
 
     def _searcher(self, k: int, rerank: int | None, options: dict[str, Any]) -> Searcher:
-        from imgrank.steps.search import Searcher, load_bundle_encoder
+        from imgrank.steps.bundle_encoder import load_bundle_encoder
+        from imgrank.steps.search import Searcher
         from imgrank.steps.selection import Selection
         from imgrank.steps.shortlist import Shortlister
 

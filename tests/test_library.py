@@ -94,7 +94,7 @@ def test_what_was_loaded_is_used_again(here: Path, monkeypatch) -> None:
         def forbidden(*arguments, **options):
             raise AssertionError("loaded again")
 
-        for name in ("search.load_bundle_encoder", "shortlist.Shortlister", "rerank.Reranker"):
+        for name in ("bundle_encoder.load_bundle_encoder", "shortlist.Shortlister", "rerank.Reranker"):
             monkeypatch.setattr(f"imgrank.steps.{name}", forbidden)
         db.search(QUERY, k=7, rerank=3, exclude_self=True)
         with pytest.raises(AssertionError):

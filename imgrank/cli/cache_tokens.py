@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from imgrank.cli import options
+from imgrank.cli import options, token_options
 from imgrank.config import PRESETS, DecodeSettings
 
 
@@ -15,7 +15,7 @@ from imgrank.config import PRESETS, DecodeSettings
 @options.bundle_argument
 @click.option("--mllm", metavar="MODEL", help="Hugging Face id or folder.  [default: builtin]")
 @options.preset_option
-@options.token_options
+@token_options.token_options
 @click.option(
     "--model-dtype",
     default="auto",
@@ -88,7 +88,7 @@ def run_cache_tokens(console: Any, bundle: Path, *, mllm: str | None, **chosen: 
     from imgrank.cli.console import skipped_text
     from imgrank.steps.cache_tokens import cache_tokens
 
-    settings = options.token_request(chosen)
+    settings = token_options.token_request(chosen)
     summary = cache_tokens(bundle, mllm=mllm, settings=settings, **_steps_options(chosen), reporter=console)
     skipped = skipped_text(summary.skipped)
     console.note(f"cache {summary.cache!r}: {summary.images} photos computed, {summary.known} known already, {skipped}")
@@ -111,7 +111,7 @@ def _print_estimate(console: Any, bundle: Path, mllm: str | None, chosen: dict[s
     from imgrank.cli.console import duration, size
     from imgrank.steps.cache_estimate import estimate_tokens
 
-    settings = options.token_request(chosen)
+    settings = token_options.token_request(chosen)
     for other in ("codebooks", "proof_pairs", "strict"):
         chosen.pop(other)
     found = estimate_tokens(bundle, mllm=mllm, settings=settings, **_steps_options(chosen), reporter=console)

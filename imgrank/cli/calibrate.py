@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from imgrank.cli import options
+from imgrank.cli import options, scorer_options
 from imgrank.config import CalibrationMethod, CalibrationSettings, DecodeSettings
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", default=CalibrationSettings.seed, show_default=True, type=click.IntRange(min=0), help="Deals queries out."
 )
-@options.evidence_options
+@scorer_options.evidence_options
 @click.option(
     "--encoder",
     metavar="MODEL",
@@ -122,7 +122,7 @@ def _learn(bundle: Path, chosen: dict[str, Any], console: Any) -> CalibrationRep
 
     if chosen["plot"] is not None:
         check_plot(chosen["plot"])
-    scoring, request, score_cache = options.second_stage(chosen["top"], chosen)
+    scoring, request, score_cache = scorer_options.second_stage(chosen["top"], chosen)
     report = calibrate(
         bundle,
         read_qrels(chosen["qrels"]),

@@ -45,7 +45,8 @@ def command(first: Any, second: Any, top: int, as_json: bool, **chosen: Any) -> 
     for name in measures:
         measure(name)
     qrels = read_qrels(chosen["qrels"])
-    one_side, other = (evaluate(read_rankings(run, source=run.name), qrels, measures) for run in (first, second))
+    runs = zip((first, second), options.run_names(first, second), strict=True)
+    one_side, other = (evaluate(read_rankings(run, source=name), qrels, measures) for run, name in runs)
     for side in (one_side, other):
         tell_left_out(console, side)
     found = [compare(one_side, other, name) for name in measures]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgrank.cli import options
+from imgrank.cli import options, scorer_options
 from imgrank.config import DecodeSettings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ measure_options = options.together(
 @click.option("--rerank", "top", type=click.IntRange(min=1), metavar="K", help="Re-rank the K best.")
 @click.option("--exact", is_flag=True, help="Compare with every photo instead of following the graph.")
 @click.option("--save-run", type=click.Path(dir_okay=False, path_type=Path), help="Write the hits as JSON lines.")
-@options.scorer_options
+@scorer_options.scorer_options
 @click.option("--encoder", metavar="MODEL", help="Where the encoder of the bundle lies here, if it moved.")
 @options.device_option
 @options.decode_options
@@ -89,7 +89,8 @@ def command(bundle: Path | None, run: Any, **chosen: Any) -> int:
     qrels = read_qrels(chosen["qrels"])
     skipped = 0
     if run is not None:
-        rankings = list(read_rankings(run, source=run.name))
+        (name,) = options.run_names(run)
+        rankings = list(read_rankings(run, source=name))
     else:
         assert bundle is not None
         rankings, skipped = _searched(console, bundle, qrels, chosen)
@@ -106,16 +107,18 @@ def command(bundle: Path | None, run: Any, **chosen: Any) -> int:
 
 def _searched(console: Any, bundle: Path, qrels: Any, chosen: dict[str, Any]) -> tuple[list[Any], int]:
     from imgrank.errors import ImageError
-    from imgrank.results import encode_hits
     from imgrank.steps.collection import open_collection
-    from imgrank.steps.evaluate import searched
+    from imgrank.steps.evaluate import save_run, searched
+    from imgrank.steps.outputs import check_output
     from imgrank.steps.rerank import Reranker
 
+    if chosen["save_run"] is not None:
+        check_output(chosen["save_run"], ".jsonl", force=True)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     photos = open_collection([bundle], limits, chosen["roots"])
     reranker = None
     if chosen["top"] is not None:
-        settings, request, score_cache = options.second_stage(chosen["top"], chosen)
+        settings, request, score_cache = scorer_options.second_stage(chosen["top"], chosen)
         reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
     wanted = {name: chosen[name] for name in ("queries", "depth", "exact", "encoder", "device")}
     rankings, skipped = [], 0
@@ -128,7 +131,7 @@ def _searched(console: Any, bundle: Path, qrels: Any, chosen: dict[str, Any]) ->
             else:
                 rankings.append(answer)
     if chosen["save_run"] is not None:
-        chosen["save_run"].write_bytes(b"".join(encode_hits(ranking, "jsonl") for ranking in rankings))
+        save_run(chosen["save_run"], rankings)
     return rankings, skipped
 
 

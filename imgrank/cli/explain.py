@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from imgrank.cli import options
+from imgrank.cli import options, scorer_options
 from imgrank.config import DecodeSettings, ExplainMethod, ExplainSettings, RerankSettings
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Candidates of the query that are re-ranked, for the rank.",
 )
-@options.every_pair_options
+@scorer_options.every_pair_options
 @click.option("--encoder", metavar="MODEL", help="As for `imgrank search`.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @options.device_option
@@ -87,7 +87,7 @@ def command(bundle: Path, query: bytes, hit: bytes, output: Path | None, as_json
     roots = [] if chosen["root"] is None else [chosen["root"]]
     photos = open_collection([bundle], limits, roots)
     asked, row = query_of(photos, query), row_of(photos, hit)
-    settings, request, score_cache = options.second_stage(chosen["top"], chosen)
+    settings, request, score_cache = scorer_options.second_stage(chosen["top"], chosen)
     explainer = Explainer(
         photos,
         settings,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -123,7 +122,7 @@ def hits(run: BinaryIO, output: Path, force: bool, quiet: bool) -> None:
     check_hits(output, force=force)
     if run.isatty():
         console.note("reading hits from the terminal; pipe them in: imgrank search ... | imgrank export hits ...")
-    source = "standard input" if run is sys.stdin.buffer else run.name
+    (source,) = options.run_names(run)
     found = export_hits(run, output, source=source, force=force, reporter=console)
     console.done(
         f"{found.output}: {found.hits} hits, {size(found.bytes)}",

@@ -63,9 +63,7 @@ def command(runs: tuple[Any, ...], weights: tuple[float, ...], **chosen: Any) ->
     from imgrank.results import read_rankings
     from imgrank.steps.fuse_runs import fuse_runs
 
-    names = ["standard input" if run.name == "<stdin>" else run.name for run in runs]
-    if names.count("standard input") > 1:
-        raise click.UsageError("- stands for standard input, which can be read once")
+    names = options.run_names(*runs)
     console = Console(chosen["quiet"])
     settings = FusionSettings(chosen["method"], chosen["rrf_k"], chosen["top_k"])
     opened = [(name, read_rankings(run, source=name)) for name, run in zip(names, runs, strict=True)]

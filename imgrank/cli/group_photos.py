@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from imgrank.cli import options
+from imgrank.cli import options, scorer_options
 from imgrank.config import DecodeSettings, GroupSettings, Linkage, RerankSettings, ScorerName
 
 
@@ -51,7 +51,7 @@ from imgrank.config import DecodeSettings, GroupSettings, Linkage, RerankSetting
     "are linked.",
 )
 @click.option("--edges", is_flag=True, help="JSON lines also tell which pairs are linked, and by what.")
-@options.pair_options
+@scorer_options.pair_options
 @click.option("--exact", is_flag=True, help="Compare every two descriptors instead of following the graph: slow.")
 @click.option("-0", "--null", is_flag=True, help="Printed lines end in NUL instead of newline.")
 @options.group_output_options
@@ -88,7 +88,7 @@ def command(bundle: Path, **chosen: Any) -> int:
     )
     second_stage, request, score_cache = None, None, None
     if chosen["scorer"] != "none":
-        second_stage, request, score_cache = options.second_stage_of_pairs(chosen)
+        second_stage, request, score_cache = scorer_options.second_stage_of_pairs(chosen)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     with open_collection([bundle, *chosen["others"]], limits, chosen["roots"]) as photos:
         found = group_photos(

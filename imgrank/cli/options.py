@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast, get_args
+from typing import Any, BinaryIO, TypeVar, cast, get_args
 
 import click
 
@@ -19,22 +19,10 @@ from imgrank.config import (
     GroupFormat,
     OutputFormat,
     Pooling,
-    ProfileChoice,
     ProjectionChoice,
-    PromptLayout,
-    Prune,
-    RerankSettings,
-    ScorerName,
-    Task,
     ThumbnailSettings,
-    TokenDtype,
-    TokenSettings,
 )
 from imgrank.errors import InputError, SettingsError
-
-if TYPE_CHECKING:
-    from imgrank.steps.second_stage import Request
-    from imgrank.steps.token_request import TokenRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -189,144 +177,8 @@ photo_options = together(
     quiet_option,
 )
 
-token_options = together(
-    click.option("--cache", metavar="NAME", help="Name of the token cache."),
-    click.option(
-        "--recipe",
-        metavar="STEPS",
-        help="All of it in one line, such as 'resize:560 | divprune:64 | pq:448'; see the text above.",
-    ),
-    click.option(
-        "--bytes-per-image",
-        metavar="SIZE",
-        help="Such as 32KiB: choose how many tokens are kept, and how, so that a photo takes no more.",
-    ),
-    click.option(
-        "--longer-side",
-        type=click.IntRange(min=1),
-        help=f"Pixels the model sees of a photo; short for resize.  [default: {TokenSettings.longer_side}]",
-    ),
-    click.option(
-        "--max-tokens",
-        type=click.IntRange(min=1),
-        help=f"Visual tokens of a photo before any are left out.  [default: {TokenSettings.max_tokens}]",
-    ),
-    click.option(
-        "--prune",
-        type=click.Choice(get_args(Prune)),
-        help="Which tokens are kept; short for a step of a recipe.  [default: divprune]",
-    ),
-    click.option(
-        "--keep",
-        type=click.IntRange(min=1),
-        help=f"Tokens that divprune keeps.  [default: {TokenSettings.reduce.split(':')[1]}]",
-    ),
-    click.option(
-        "--dtype",
-        "token_dtype",
-        type=click.Choice(get_args(TokenDtype)),
-        help=f"Number type of stored tokens.  [default: {TokenSettings.store}]",
-    ),
-)
-
-_lambda_option = click.option(
-    "--lambda",
-    "lam",
-    default=RerankSettings.lam,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Weight of the similarity; the rest is the weight of the second look.",
-)
-
-_depth_options = together(
-    click.option(
-        "--top-only",
-        type=click.IntRange(min=1),
-        metavar="K",
-        help="Only the first K hits matter: stop as soon as no other candidate can be among them.",
-    ),
-    click.option(
-        "--time-budget", metavar="TIME", help="For each query, such as 2s or 500ms: stop in time, in shortlist order."
-    ),
-)
-
-_scorer_option = click.option(
-    "--scorer",
-    default=RerankSettings.scorer,
-    show_default=True,
-    type=click.Choice(get_args(ScorerName)),
-    help="auto: mllm where the bundle has tokens of a model that was chosen, else geometric. mllm: the built-in "
-    "model, too.",
-)
-
-# How a pair of photos is looked at.
-pair_options = together(
-    click.option("--mllm", metavar="MODEL", help="Hugging Face id or folder of a multimodal language model."),
-    click.option("--cache", metavar="NAME", help="Token cache to read."),
-    click.option(
-        "--task",
-        default=RerankSettings.task,
-        show_default=True,
-        type=click.Choice(get_args(Task)),
-        help="What is the same: chooses the prompt.",
-    ),
-    click.option(
-        "--prompt-file",
-        type=click.Path(path_type=Path),
-        help="A prompt of your own, with {query} and {candidate} where the photos go.",
-    ),
-    click.option(
-        "--dtype",
-        default=RerankSettings.dtype,
-        show_default=True,
-        type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
-        help="Number type of the model.",
-    ),
-    click.option(
-        "--prompt-layout",
-        type=click.Choice(get_args(PromptLayout)),
-        help="images-first, as in the paper; instruction-first: all words stand before the candidate, which is faster."
-        "  [default: images-first]",
-    ),
-    click.option(
-        "--answers",
-        metavar="digits|yes-no|FILE",
-        help="What the model may say. FILE has two lines, `same: WORD` and `different: WORD`.  [default: digits]",
-    ),
-    click.option(
-        "--profile",
-        default=RerankSettings.profile,
-        show_default=True,
-        type=click.Choice(get_args(ProfileChoice)),
-        help="Template of a tuned re-ranker; auto knows it by its name.",
-    ),
-    click.option("--symmetric", is_flag=True, help="Ask in both orders and take the mean; twice the work and more."),
-    click.option(
-        "--score-cache",
-        default=None,
-        metavar="PATH|none",
-        help="Where the model's answers are kept, so that no pair is scored twice.  [default: in the user's cache]",
-    ),
-    click.option("--compile", "compiled", is_flag=True, help="Compile layers first: a slow start, for a GPU."),
-)
-
-# What a second stage says of a pair depends on these alone.
-evidence_options = together(_scorer_option, pair_options)
-scorer_options = together(_lambda_option, evidence_options, _depth_options)
-every_pair_options = together(_lambda_option, evidence_options)  # without an early stop
-
 _exit_status_option = click.option(
     "--exit-status", is_flag=True, help=f"Exit with {NOTHING_FOUND} when nothing was found, as grep does with 1."
-)
-
-threshold_options = together(
-    click.option("--min-score", type=float, metavar="S", help="Print only hits of at least this score."),
-    click.option(
-        "--min-probability",
-        type=click.FloatRange(0, 1),
-        metavar="P",
-        help="Print only re-ranked hits of at least this probability: the calibrated one, where there is one.",
-    ),
 )
 
 looking_options = together(
@@ -405,6 +257,18 @@ def print_facts(facts: Mapping[str, str]) -> None:
         click.echo(f"{name:8}{value}")
 
 
+def run_names(*runs: Any) -> list[str]:
+    """Return what messages call the files of runs, as click opened them.
+
+    Raises:
+        click.UsageError: two of them are standard input.
+    """
+    names = ["standard input" if run.name == "<stdin>" else run.name for run in runs]
+    if names.count("standard input") > 1:
+        raise click.UsageError("- stands for standard input, which can be read once")
+    return names
+
+
 def own_input() -> BinaryIO:
     """Return standard input behind a buffer of our own.
 
@@ -434,61 +298,6 @@ def batch_size(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise SettingsError(f"--batch-size {text}: give a number from 1, or auto")
     return int(text)
-
-
-def token_request(chosen: dict[str, Any]) -> TokenRequest | None:
-    """Take the wishes of `token_options` out of a command's options; None where there are none."""
-    from imgrank.sizes import parse_bytes
-    from imgrank.steps.token_request import TokenRequest
-
-    size = chosen.pop("bytes_per_image", None)
-    request = TokenRequest(
-        recipe=chosen.pop("recipe", None),
-        longer_side=chosen.pop("longer_side", None),
-        max_tokens=chosen.pop("max_tokens", None),
-        prune=chosen.pop("prune", None),
-        keep=chosen.pop("keep", None),
-        dtype=chosen.pop("token_dtype", None),
-        bytes_per_image=None if size is None else parse_bytes(size),
-    )
-    return None if request.empty else request
-
-
-def second_stage(top: int, chosen: Mapping[str, Any]) -> tuple[RerankSettings, Request, Path | None]:
-    """Return what the options of `scorer_options` and `device_option` ask for: settings, names, and the score cache.
-
-    Those of `evidence_options` alone will do.
-    """
-    from imgrank.durations import parse_duration
-    from imgrank.steps.second_stage import Request, score_cache_path
-
-    budget = chosen.get("time_budget")
-    settings = RerankSettings(
-        top=top,
-        lam=chosen.get("lam", RerankSettings.lam),
-        scorer=chosen["scorer"],
-        task=chosen["task"],
-        dtype=chosen["dtype"],
-        profile=chosen["profile"],
-        prompt_layout=chosen["prompt_layout"],
-        answers=chosen["answers"],
-        symmetric=chosen["symmetric"],
-        top_only=chosen.get("top_only"),
-        time_budget=None if budget is None else parse_duration(budget),
-    )
-    request = Request(
-        cache=chosen["cache"],
-        mllm=chosen["mllm"],
-        prompt_file=chosen["prompt_file"],
-        device=chosen["device"],
-        compile=chosen["compiled"],
-    )
-    return settings, request, score_cache_path(chosen["score_cache"])
-
-
-def second_stage_of_pairs(chosen: Mapping[str, Any]) -> tuple[RerankSettings, Request, Path | None]:
-    """Return what `pair_options`, a scorer and `device_option` ask for, where every pair is scored for itself."""
-    return second_stage(RerankSettings.top, {"lam": 0.0, "top_only": None, "time_budget": None, **chosen})
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from imgrank.cli import options
+from imgrank.cli import options, scorer_options
 from imgrank.config import DecodeSettings, RerankSettings, Thresholds
 
 
@@ -22,14 +22,14 @@ from imgrank.config import DecodeSettings, RerankSettings, Thresholds
     type=click.IntRange(min=1),
     help="Candidates of each query that are looked at again.",
 )
-@options.scorer_options
+@scorer_options.scorer_options
 @click.option(
     "--queries-root",
     type=click.Path(exists=True, file_okay=False, path_type=bytes),
     help="Folder that relative query paths are below.",
 )
 @click.option("-0", "--null", is_flag=True, help="Printed records end in NUL instead of newline.")
-@options.threshold_options
+@scorer_options.threshold_options
 @options.output_options
 @options.looking_options
 @options.device_option
@@ -57,7 +57,7 @@ def command(bundle: Path, top: int, **chosen: Any) -> int:
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"])
     looking = Looking(chosen, photos, console, queries_root=chosen["queries_root"])
-    settings, request, score_cache = options.second_stage(top, chosen)
+    settings, request, score_cache = scorer_options.second_stage(top, chosen)
     reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
     if sys.stdin.isatty():
         console.note("reading hits from the terminal; pipe them in: imgrank search ... | imgrank rerank ...")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from imgrank.cli import options, query_options
+from imgrank.cli import options, query_options, scorer_options
 from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
 
 
@@ -31,7 +31,7 @@ from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
     metavar="K",
     help=f"Look again at the K best and re-order them ({RerankSettings.top} is a good number).",
 )
-@options.scorer_options
+@scorer_options.scorer_options
 @click.option("--exact", is_flag=True, help="Compare with every photo instead of following the graph.")
 @click.option(
     "--ef",
@@ -54,7 +54,7 @@ from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
 )
 @options.list_options
 @query_options.selection_options
-@options.threshold_options
+@scorer_options.threshold_options
 @options.output_options
 @options.looking_options
 @options.device_option
@@ -98,7 +98,7 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     found = query_options.joined_queries(names, photos, chosen)
     reranker = None
     if top is not None:
-        settings, request, score_cache = options.second_stage(top, chosen)
+        settings, request, score_cache = scorer_options.second_stage(top, chosen)
         reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
     searcher = Searcher(
         photos,

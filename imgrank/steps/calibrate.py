@@ -22,7 +22,7 @@ from imgrank.config import CalibrationSettings, DecodeSettings, RerankSettings, 
 from imgrank.errors import ImageError, InputError, SettingsError
 from imgrank.evaluation.qrels import Qrels
 from imgrank.evaluation.reliability import Quality, Reliability, quality, reliability
-from imgrank.images.content import read_content
+from imgrank.images.content import read_digest
 from imgrank.images.scan import display
 from imgrank.prefetch import prefetch
 from imgrank.progress import SILENT, Reporter
@@ -278,16 +278,13 @@ def judged_queries(
         path = photos.location(row) if row is not None else os.path.join(queries_root or b"", name)  # noqa: PTH118
         right = relevant_rows(photos, qrels[name])
         try:
-            digest = read_content(path, display(path), 0, lambda block: False).digest
+            digest = read_digest(path, display(path)).digest
         except ImageError as error:
             _skip(error, strict, reporter)
             skipped += 1
             continue
-        content: npt.NDArray[np.uint8] = np.frombuffer(digest, np.uint8)
-        own = set(np.flatnonzero((photos.digests == content).all(axis=1)).tolist())
-        lying = photos.row_lying_at(path)
-        own |= set() if lying is None else {lying}
-        found.append(JudgedQuery(path, right, junk_rows(photos, qrels[name]), frozenset(own)))
+        own = frozenset(photos.rows_like(path, digest).tolist())
+        found.append(JudgedQuery(path, right, junk_rows(photos, qrels[name]), own))
     return found, skipped
 
 

@@ -217,16 +217,9 @@ class Collection:
         return readable
 
     def rows_like(self, path: bytes, digest: bytes) -> Ids:
-        """Return the rows of a photo: those that lie at a path, and those that have a content."""
-        found: list[int] = []
-        head = np.frombuffer(digest, np.uint64)
-        for start, photos in zip(self._starts, self.parts, strict=False):
-            lying = photos.row_lying_at(path)
-            if lying is not None:
-                found.append(start + lying)
-            if any(digest):
-                found += (start + np.flatnonzero((photos.digest_words == head).all(axis=1))).tolist()
-        return np.unique(np.array(found, dtype=np.int64))
+        """Return the rows of a photo in all bundles: those that lie at a path, and those that have a content."""
+        found = [self._starts[part] + photos.rows_like(path, digest) for part, photos in enumerate(self.parts)]
+        return np.concatenate(found)
 
     @cached_property
     def _copies(self) -> npt.NDArray[np.bool_]:

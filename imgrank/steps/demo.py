@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from imgrank.arrays import Pixels
 from imgrank.config import DecodeSettings, RerankSettings, SearchSettings
+from imgrank.evaluation.metrics import average_precision
 from imgrank.images.decode import decode
 from imgrank.progress import SILENT, Reporter
 from imgrank.report.contact_sheet import Cell, contact_sheet
@@ -91,9 +92,8 @@ def _mean_ap(rankings: Sequence[Ranking], positives: set[tuple[str, str]]) -> fl
     total = 0.0
     for ranking in rankings:
         query = _name(ranking.query)
-        right = [hit.rank for hit in ranking.hits if (query, _name(hit.path)) in positives]
-        precisions = [found / rank for found, rank in enumerate(right, 1)]
-        total += sum(precisions) / sum(query == asked for asked, _ in positives)
+        right = [(query, _name(hit.path)) in positives for hit in ranking.hits]
+        total += average_precision(right, sum(query == asked for asked, _ in positives))
     return total / len(rankings)
 
 

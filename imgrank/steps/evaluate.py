@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from imgrank.evaluation.metrics import Judged
 from imgrank.evaluation.qrels import Qrels
 from imgrank.evaluation.uncertainty import bootstrap_interval, randomization_p
 from imgrank.images.scan import display
-from imgrank.results import Ranking
+from imgrank.results import Ranking, encode_hits
 from imgrank.steps.collection import Collection
+from imgrank.steps.outputs import replacing
 from imgrank.steps.rerank import Reranker
 from imgrank.steps.search import Query, Searcher
 
@@ -127,8 +128,6 @@ def _by_last_name(found: dict[bytes, Ranking], qrels: Qrels) -> tuple[dict[bytes
 
 
 def _short(query: bytes, ranking: Ranking) -> Ranking:
-    from dataclasses import replace
-
     hits = tuple(replace(hit, path=os.path.basename(hit.path)) for hit in ranking.hits)  # noqa: PTH119
     return Ranking(query, hits)
 
@@ -159,8 +158,6 @@ def searched(
     Raises:
         InputError: a query is not in the bundle.
     """
-    from dataclasses import replace
-
     searcher = Searcher(
         photos,
         SearchSettings(depth, exact=exact),
@@ -174,7 +171,11 @@ def searched(
         asked: list[bytes | Query] = [Query((photos.parts[0].row_of_name(name),)) for name in names]
     else:
         asked = [os.path.join(os.fsencode(queries), name) for name in names]  # noqa: PTH118
-    known = {photos.path(photos.parts[0].row_of_name(n)): n for n in _photos_in(photos, qrels)}
+    part = photos.parts[0]
+    rows = {name: part.find(name) for name in {name for judged in qrels.values() for name in judged}}
+    known = {part.path(row): name for name, row in rows.items() if row is not None}
+    if not known:
+        raise InputError(f"{part.bundle.path} has none of the judged photos; are the judgements of this data set?")
     for name, answer in zip(names, searcher.search_all(asked), strict=True):
         if isinstance(answer, ImageError):
             yield answer
@@ -183,19 +184,10 @@ def searched(
         yield Ranking(name, hits)
 
 
-def _photos_in(photos: Collection, qrels: Qrels) -> Iterator[bytes]:
-    """Yield the judged photos that the bundle has.
-
-    Raises:
-        InputError: it has none of them.
-    """
-    part, count = photos.parts[0], 0
-    for name in {name for judged in qrels.values() for name in judged}:
-        if part.row_stored_as(name) is not None or part.row_lying_at(name) is not None:
-            count += 1
-            yield name
-    if not count:
-        raise InputError(f"{part.bundle.path} has none of the judged photos; are the judgements of this data set?")
+def save_run(path: Path, rankings: Iterable[Ranking]) -> None:
+    """Write rankings as JSON lines, whole or not at all."""
+    with replacing(path) as incoming:
+        incoming.write_bytes(b"".join(encode_hits(ranking, "jsonl") for ranking in rankings))
 
 
 @dataclass(frozen=True)

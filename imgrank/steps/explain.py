@@ -268,9 +268,7 @@ def row_of(photos: Collection, name: bytes) -> int:
         InputError: there is none; the message has the nearest name.
     """
     part = photos.parts[0]
-    row = part.row_stored_as(name)
-    if row is None:
-        row = part.row_lying_at(name)
+    row = part.find(name)
     if row is not None:
         return row
     if name.isdigit():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from imgrank.arrays import Ids
+from imgrank.arrays import Floats, Ids
 from imgrank.bundle.layout import LOCAL_CACHE
 from imgrank.config import COPY_SIMILARITY, DedupSettings, SearchSettings
 from imgrank.index.copies import fold_copies
@@ -35,10 +35,10 @@ def fold_hits(photos: Collection, rows: Ids, settings: SearchSettings) -> list[l
     vectors = photos.descriptors(rows)
     if settings.copies_at is not None:
         return fold_copies(vectors, settings.copies_at)
-    return fold_copies(vectors, COPY_SIMILARITY, _overlaid(photos, rows, vectors @ vectors.T))
+    return fold_copies(vectors, COPY_SIMILARITY, _overlaid(photos, rows, vectors))
 
 
-def _overlaid(photos: Collection, rows: Ids, similarities: np.ndarray) -> Callable[[int, int], bool]:
+def _overlaid(photos: Collection, rows: Ids, vectors: Floats) -> Callable[[int, int], bool]:
     digests = np.zeros((len(rows), 16), dtype=np.uint8)
     features: dict[int, LocalFeatures] = {}  # by place
     source = LocalSource()
@@ -58,6 +58,6 @@ def _overlaid(photos: Collection, rows: Ids, similarities: np.ndarray) -> Callab
             return True
         if kept in features and other in features:
             return bool(overlay_score(features[kept], [features[other]])[0] >= DedupSettings.threshold)
-        return bool(similarities[kept, other] >= ALIKE)
+        return bool(vectors[kept] @ vectors[other] >= ALIKE)
 
     return same_shot

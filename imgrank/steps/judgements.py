@@ -22,7 +22,5 @@ def relevant_rows(photos: BundlePhotos, judged: Mapping[bytes, int]) -> frozense
 
 def junk_rows(photos: BundlePhotos, judged: Mapping[bytes, int]) -> frozenset[int]:
     """Return the rows of photos that count neither way: their relevance is below 0. Those of no row are passed over."""
-    names = [name for name, relevance in judged.items() if relevance < 0]
-    rows = (photos.row_stored_as(name) for name in names)
-    found = [photos.row_lying_at(name) if row is None else row for name, row in zip(names, rows, strict=True)]
+    found = (photos.find(name) for name, relevance in judged.items() if relevance < 0)
     return frozenset(row for row in found if row is not None)

@@ -96,7 +96,8 @@ def score_pairs(reranker: Reranker, pairs: Pairs, reporter: Reporter = SILENT) -
     bounds = np.flatnonzero(np.diff(pairs.first, prepend=-1, append=len(reranker.photos))).tolist()
     with reporter.bar(len(pairs), reranker.stage.scorer.name, "pair") as advance:
         for start, stop in pairwise(bounds):
-            scores[start:stop] = reranker.score_row(int(pairs.first[start]), pairs.second[start:stop]).values
+            query = reranker.kept(int(pairs.first[start]))
+            scores[start:stop] = reranker.scores(pairs.second[start:stop], query).values
             advance(stop - start)
     return scores
 

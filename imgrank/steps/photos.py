@@ -124,12 +124,23 @@ class BundlePhotos:
         Raises:
             InputError: no photo of the bundle is called that.
         """
-        row = self.row_stored_as(name)
-        if row is None:
-            row = self.row_lying_at(name)
+        row = self.find(name)
         if row is None:
             raise InputError(f"{self.bundle.path} has no photo called {display(name)}")
         return row
+
+    def find(self, name: bytes) -> int | None:
+        """Return the row of a photo by its stored path, else by a path that leads to it; None where there is none."""
+        row = self.row_stored_as(name)
+        return self.row_lying_at(name) if row is None else row
+
+    def rows_like(self, path: bytes, digest: bytes) -> Ids:
+        """Return the rows of a photo: those that lie at a path, and those of a content; zeros are of none."""
+        lying = self.row_lying_at(path)
+        found = [] if lying is None else [lying]
+        if any(digest):
+            found += np.flatnonzero((self.digest_words == np.frombuffer(digest, np.uint64)).all(axis=1)).tolist()
+        return np.unique(np.array(found, dtype=np.int64))
 
     def row_stored_as(self, name: bytes) -> int | None:
         """Return the row whose path below the root is `name`; None where there is none."""

@@ -136,7 +136,7 @@ class Reranker:
             rows: of the hits of the head, in the collection; at least `settings.top` of them where there are.
             query: from `prepare`, or with features; or several photos of one object.
             fuse_by: "mean" or "max" of what is said of a candidate beside each of several photos.
-            on_scores: told what was said of the candidates of one photo that were scored, in shortlist order.
+            on_scores: told what was said of the candidates that were scored, in shortlist order.
 
         Returns:
             The same hits; with `settings.top_only`, only the first so many.
@@ -145,9 +145,7 @@ class Reranker:
             InputError: a candidate has neither tokens nor a photo.
             SettingsError: several photos with an early stop, which has no bound for them.
         """
-        if not isinstance(query, QueryPhoto) and len(query) > 1:
-            return self._rerank_jointly(ranking, rows, query, fuse_by)
-        settings, query = self.settings, query if isinstance(query, QueryPhoto) else query[0]
+        settings, queries = self.settings, [query] if isinstance(query, QueryPhoto) else list(query)
         head = np.asarray(rows[: settings.top], dtype=np.int64)
         depth = Depth(
             [hit.similarity for hit in ranking.hits[: len(head)]],
@@ -155,7 +153,16 @@ class Reranker:
             top_only=settings.top_only,
             budget=settings.time_budget,
         )
-        scores = self._score(head, query, depth)
+        if len(queries) == 1:
+            scores = self._score(head, queries[0], depth)
+        else:
+            if settings.top_only is not None or settings.time_budget is not None:
+                raise SettingsError(
+                    "several photos as one query: each is compared with every candidate; "
+                    "leave --top-only and --time-budget out"
+                )
+            scores = joint_scores([self.scores(head, one) for one in queries], fuse_by)
+            depth.know(np.arange(len(head)), scores.values)
         if on_scores is not None:
             on_scores(scores)
         # Those that were scored first, each part in shortlist order: what `fuse` wants.
@@ -172,50 +179,22 @@ class Reranker:
         )
         return replace(fused, hits=fused.hits[: settings.top_only])
 
-    def scores(self, rows: Sequence[int], query: QueryPhoto) -> PairScores:
-        """Score all of some candidates, in their order, however long it takes; raises as `rerank` does."""
-        return self._score(np.asarray(rows, dtype=np.int64), query, Depth(np.zeros(len(rows)), lam=0.0))
-
-    def _rerank_jointly(
-        self, ranking: Ranking, rows: Sequence[int], queries: Sequence[QueryPhoto], fuse_by: Fuse
-    ) -> Ranking:
-        settings = self.settings
-        if settings.top_only is not None or settings.time_budget is not None:
-            raise SettingsError(
-                "several photos as one query: each is compared with every candidate; "
-                "leave --top-only and --time-budget out"
-            )
-        head = np.asarray(rows[: settings.top], dtype=np.int64)
-        similarities = [hit.similarity for hit in ranking.hits[: len(head)]]
-        scores = joint_scores(
-            [self._score(head, query, Depth(similarities, lam=settings.lam)) for query in queries], fuse_by
-        )
-        return fuse(
-            ranking,
-            scores,
-            lam=settings.lam,
-            scorer=self.stage.scorer.name,
-            numbers=head.tolist(),
-            calibrated=None if self._calibration is None else calibrated(self._calibration, scores.evidence),
-        )
-
-    def score_row(self, row: int, others: Ids) -> PairScores:
-        """Compare a photo of the collection, in the place of the query, with others of its photos: all of them.
-
-        It is what its bundle keeps of it, else its file.
+    def scores(self, rows: Sequence[int] | Ids, query: QueryPhoto) -> PairScores:
+        """Score all of some candidates, in their order, however long it takes; raises as `rerank` does.
 
         Args:
-            row: of the photo, in the collection.
-            others: (n,) rows, likewise.
+            rows: (n,) in the collection.
+            query: from `prepare` or `kept`, or with features.
+        """
+        return self._score(np.asarray(rows, dtype=np.int64), query, Depth(np.zeros(len(rows)), lam=0.0))
 
-        Returns:
-            the n scores, in the order of `others`.
+    def kept(self, row: int) -> QueryPhoto:
+        """Return a photo of the collection, in the place of a query: what its bundle keeps of it, else its file.
 
         Raises:
-            InputError: one of them has neither tokens nor a photo.
+            ImageError: it is neither kept nor on the disk.
         """
-        query = kept_query(self.photos, self.stage, row) or read_stored_query(self.photos, self.stage, row)
-        return self._score(others, query, Depth(np.zeros(len(others)), lam=0.0))
+        return kept_query(self.photos, self.stage, row) or read_stored_query(self.photos, self.stage, row)
 
     def _score(self, head: npt.NDArray[np.int64], query: QueryPhoto, depth: Depth) -> PairScores:
         """Score the candidates that are worth it; returns the scores of `depth.scored`, in shortlist order."""

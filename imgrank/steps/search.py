@@ -9,10 +9,9 @@ import numpy as np
 
 from imgrank.arrays import Floats, Ids, Pixels, unit_rows
 from imgrank.boxes import split_name
-from imgrank.bundle.file import Bundle
-from imgrank.config import UNKNOWN, EncoderSettings, Fuse, SearchSettings, Thresholds
+from imgrank.config import Fuse, SearchSettings, Thresholds
 from imgrank.encode.base import Encoder
-from imgrank.errors import ImageError, MismatchError
+from imgrank.errors import ImageError
 from imgrank.images.query import query_of_pixels, read_query
 from imgrank.index.base import Neighbours
 from imgrank.index.expansion import expanded
@@ -21,8 +20,8 @@ from imgrank.prefetch import prefetch
 from imgrank.records import NO_DIGEST
 from imgrank.rerank.fuse import reciprocal_rank_fusion
 from imgrank.results import Hit, Ranking, above, renumber
+from imgrank.steps.bundle_encoder import load_bundle_encoder
 from imgrank.steps.collection import Collection
-from imgrank.steps.embed import bundle_projection
 from imgrank.steps.hit_copies import fold_hits
 from imgrank.steps.one_encoder import check_one_encoder
 from imgrank.steps.photos import BundlePhotos
@@ -308,48 +307,3 @@ def ranking_of(
             for row, hit in zip(rows, hits, strict=True)
         ]
     return Ranking(query, tuple(hits))
-
-
-def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
-    """Load the encoder that a bundle's descriptors were made with.
-
-    Raises:
-        MismatchError: it is here in another revision; or the descriptors were imported, nobody said what computed
-            them, and `model` does not say it either or makes descriptors of another length.
-    """
-    from imgrank.encode.registry import load_encoder
-
-    provenance = bundle.descriptors.provenance
-    if provenance.model == UNKNOWN:
-        return _named_encoder(bundle, model, device)
-    settings = EncoderSettings.from_json(provenance.settings)
-    if model is not None:
-        settings = replace(settings, model=model)
-    encoder = load_encoder(settings, device=device, projection=bundle_projection(bundle), alike=[provenance.model])
-    if encoder.revision != provenance.model_revision:
-        raise MismatchError(
-            bundle.path,
-            f"holds descriptors of {provenance.model} ({provenance.model_revision}), but here it is "
-            f"{encoder.name} ({encoder.revision}); search with the revision it was made with",
-        )
-    return encoder
-
-
-def _named_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
-    """Load the encoder that the user says computed imported descriptors; its length is all that can be checked."""
-    from imgrank.encode.registry import load_encoder
-
-    if model is None:
-        raise MismatchError(
-            bundle.path,
-            "its descriptors were imported, and nobody said what computed them; name the encoder that does the same "
-            "with query photos (--encoder MODEL), or give the descriptors of the queries (--descriptors FILE)",
-        )
-    encoder = load_encoder(EncoderSettings(model=model), device=device)
-    if encoder.dim != bundle.descriptors.dim:
-        raise MismatchError(
-            bundle.path,
-            f"holds imported descriptors of {bundle.descriptors.dim} numbers, {encoder.name} computes {encoder.dim}; "
-            "name the encoder that they are of",
-        )
-    return encoder

@@ -18,6 +18,7 @@ from imgrank.steps.features import LocalSource
 from imgrank.steps.fuse_runs import fuse_runs
 from imgrank.steps.group import group_photos
 from imgrank.steps.neighbour_pairs import neighbour_pairs, score_pairs
+from imgrank.steps.query_photo import QueryPhoto
 from imgrank.steps.rerank import Reranker
 from imgrank.steps.second_stage import BundleFeatures, SecondStage
 
@@ -41,13 +42,19 @@ def test_pairs_are_those_of_brute_force_each_once(collection: Path, mutual: bool
 
 def test_each_pair_is_scored_once(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
-    scored = Reranker.score_row
+    kept, scored = Reranker.kept, Reranker.scores
+    asked: list[int] = []
 
-    def counted(self: Reranker, row: int, others: np.ndarray) -> PairScores:
-        seen.extend((row, other) for other in others.tolist())
-        return scored(self, row, others)
+    def noted(self: Reranker, row: int) -> QueryPhoto:
+        asked.append(row)
+        return kept(self, row)
 
-    monkeypatch.setattr(Reranker, "score_row", counted)
+    def counted(self: Reranker, rows: np.ndarray, query: QueryPhoto) -> PairScores:
+        seen.extend((asked[-1], other) for other in rows.tolist())
+        return scored(self, rows, query)
+
+    monkeypatch.setattr(Reranker, "kept", noted)
+    monkeypatch.setattr(Reranker, "scores", counted)
     with open_collection([collection / "db.h5"]) as photos:
         found = group_photos(photos, GroupSettings(neighbours=6), RerankSettings(scorer="geometric"))
     assert len(seen) == len(set(seen)) == found.pairs > 0

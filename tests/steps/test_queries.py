@@ -14,9 +14,10 @@ from imgrank.encode.builtin import BuiltinEncoder
 from imgrank.errors import ImageError, InputError, SettingsError
 from imgrank.images.decode import decode
 from imgrank.results import Ranking
+from imgrank.steps.bundle_encoder import load_bundle_encoder
 from imgrank.steps.collection import open_collection
 from imgrank.steps.rerank import Reranker
-from imgrank.steps.search import Query, Searcher, load_bundle_encoder
+from imgrank.steps.search import Query, Searcher
 from imgrank.steps.selection import Selection
 
 
@@ -204,3 +205,12 @@ def test_a_query_row_needs_a_descriptor(collection: Path) -> None:
     assert photos.row_of_query(3) == 3
     with pytest.raises(InputError, match="99"):
         photos.row_of_query(99)
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_a_joint_second_look_tells_where_hits_stood_before(collection: Path, how: str) -> None:
+    names = (name(collection, 0), name(collection, 1))
+    shortlist = [hit.id for hit in searcher(collection).search(Query(names, how)).hits]
+    hits = searcher(collection, rerank=6).search(Query(names, how)).hits
+    assert [shortlist[hit.former_rank - 1] for hit in hits] == [hit.id for hit in hits]
+    assert [hit.scorer for hit in hits] == ["geometric"] * 6 + [None] * 14
