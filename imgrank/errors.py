@@ -134,8 +134,8 @@ class DamagedBundleError(BundleError):
 class MissingGroupError(BundleError):
     """A step has not run yet."""
 
-    def __init__(self, path: str | os.PathLike[str], group: str, made_by: str) -> None:
-        super().__init__(path, f"no {group!r} group yet; run `{made_by}` first")
+    def __init__(self, path: str | os.PathLike[str], group: str, made_by: str, there: str = "") -> None:
+        super().__init__(path, f"no {group!r} group yet{there and f' (there is: {there})'}; run `{made_by}` first")
         self.group, self.made_by = group, made_by
 
 

@@ -51,7 +51,8 @@ def _no_scores_of_other_tests(
 ) -> None:
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(cache))
-    monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")  # nor the settings of whoever runs the tests
+    # Nor the settings of whoever runs the tests; a folder that is there, since browsers and shells write into it.
+    monkeypatch.setenv("XDG_CONFIG_HOME", os.fspath(tmp_path_factory.mktemp("config")))
     # Which files have been parsed is true in every test: bundles that several of them read need one child.
     (cache / "imgrank").mkdir(mode=0o700)
     (cache / "imgrank" / "parsed-bundles").symlink_to(_known_bundles)

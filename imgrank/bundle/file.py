@@ -70,7 +70,7 @@ class Bundle(Structure):
         if table is None:
             there = ", ".join(sorted(self.token_tables)) or "no cache yet"
             made_by = f"imgrank cache-tokens {self.path} --cache {name}"
-            raise MissingGroupError(self.path, f"{layout.TOKENS}/{name} (there is: {there})", made_by)
+            raise MissingGroupError(self.path, f"{layout.TOKENS}/{name}", made_by, there)
         return table
 
     @property

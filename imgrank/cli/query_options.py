@@ -100,6 +100,14 @@ def search_settings(top_k: int, chosen: dict[str, Any]) -> SearchSettings:
     )
 
 
+def tell_if_nothing_is_selected(photos: Collection, console: Any) -> None:
+    """Say that no hit can come, where the patterns fit no photo."""
+    if photos.selected and not any(photos.searched(part).any() for part in range(len(photos.parts))):
+        console.note(
+            "--filter and --exclude leave no photo to search; patterns are of whole stored paths, below the root"
+        )
+
+
 def selection(chosen: dict[str, Any]) -> Selection:
     """Return which photos are searched."""
     from imgrank.steps.selection import Selection

@@ -94,6 +94,7 @@ def command(bundle: Path, queries: tuple[bytes, ...], top_k: int, top: int | Non
     names = query_options.named_queries(queries, chosen)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"], query_options.selection(chosen))
+    query_options.tell_if_nothing_is_selected(photos, console)
     looking = Looking(chosen, photos, console)
     found = query_options.joined_queries(names, photos, chosen)
     reranker = None
@@ -154,6 +155,7 @@ def _of_descriptors(
     listing = None if chosen["files_from"] is None else Path(chosen["files_from"].name)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     photos = open_collection([bundle, *chosen["others"]], limits, chosen["roots"], query_options.selection(chosen))
+    query_options.tell_if_nothing_is_selected(photos, console)
     looking = Looking(chosen, photos, console)
     settings = query_options.search_settings(top_k, chosen)
     kept = query_options.thresholds(chosen)

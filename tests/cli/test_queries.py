@@ -80,6 +80,12 @@ def test_what_cannot_be_searched_is_said(imgrank, collection: Path, arguments, c
     assert b"Traceback" not in run.stderr
 
 
+def test_patterns_that_fit_nothing_are_said(imgrank, collection: Path) -> None:
+    run = imgrank("search", "db.h5", QUERIES[0], "--filter", "potos/*", "--exit-status", cwd=collection)
+    assert (run.returncode, run.stdout) == (6, b"")
+    assert b"leave no photo to search" in run.stderr
+
+
 def test_copies_and_patterns(imgrank, collection: Path) -> None:
     options = ["--collapse-at", 0.2, "--exclude", "photos/dist*", "--exclude-self", "-k", 15]
     run = imgrank("search", "db.h5", "photos/object-00-view-0.jpg", *options, cwd=collection)
