@@ -64,3 +64,15 @@ def test_the_lines_that_are_not_run_are_counted() -> None:
     assert sum(map(with_weights, every)) == WITH_WEIGHTS
     assert all(any(line.startswith(prefix) for line in every) for prefix in NOT_RUN)
     assert len(every) - WITH_WEIGHTS >= 75
+
+
+def test_the_messages_that_troubleshooting_lists_are_said() -> None:
+    source = "".join(path.read_text() for path in sorted((ROOT / "imgrank").rglob("*.py")))
+    joined = re.sub(r'"\s*\n\s*f?"', "", source)  # strings that are written in several parts
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = [found for cell in re.findall(r"^\| (.*?) \|", page, re.M) for found in re.findall("`([^`]*)`", cell)]
+    assert len(messages) > 15
+    for message in messages:
+        code = re.fullmatch(r"skipped \((.*)\)", message)
+        text = f'"{code[1]}"' if code else message.strip("'")
+        assert text in joined, message
