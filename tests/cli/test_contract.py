@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.terminal import in_terminal
 
 
 @pytest.fixture(scope="module")
@@ -166,32 +167,9 @@ def test_exit_status_tells_that_nothing_was_found(imgrank, tmp_path: Path) -> No
     assert imgrank("search", "db.h5", "q.jpg", "--exit-status", cwd=tmp_path).returncode == 6
 
 
-def in_terminal(arguments: list[str], cwd: Path, columns: int, **environment: str) -> tuple[str, int]:
-    """Run the command in a real pseudo-terminal and return what it showed."""
-    command = [sys.executable, "-m", "imgrank", *arguments]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(cwd)
-        os.environ.update(environment, TERM="xterm-256color", COLUMNS=str(columns))
-        os.execv(sys.executable, command)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    return shown.decode(), os.waitstatus_to_exitcode(status)
-
-
 @pytest.mark.parametrize("columns", [60, 200])
 def test_a_terminal_gets_a_table_that_fits(collection: Path, columns: int) -> None:
-    shown, code = in_terminal(["search", "db.h5", "queries/query-00.jpg", "-k", "3"], collection, columns, NO_COLOR="1")
-    assert code == 0
+    shown = in_terminal(["search", "db.h5", "queries/query-00.jpg", "-k", 3], collection, columns, NO_COLOR="1")
     lines = [line.rstrip() for line in shown.splitlines() if line.strip()]
     assert lines[0].strip() == "queries/query-00.jpg"
     assert lines[1].split() == ["rank", "score", "similarity", "path"]

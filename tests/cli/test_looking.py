@@ -1,17 +1,14 @@
 """`--html`, `--open`, `--montage` and `--preview` through the command line."""
 
-import fcntl
 import os
-import pty
 import re
 import shutil
-import struct
-import sys
-import termios
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.terminal import in_terminal
 
 QUERIES = ["queries/query-00.jpg", "queries/query-01.jpg"]
 SEARCH = ["search", "db.h5", *QUERIES, "-k", 3]
@@ -134,39 +131,12 @@ def test_a_montage_says_what_it_leaves_out(imgrank, collection: Path) -> None:
         assert picture.size == (13 * 170 + 30, 2 * 192 + 10)
 
 
-def in_terminal(arguments: list[object], cwd: Path, answer: bytes | None = None, hits: Path | None = None) -> bytes:
-    """Run the command in a terminal of 100 columns, which answers what it is asked about itself with `answer`."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(cwd)
-        if hits is not None:
-            os.dup2(os.open(hits, os.O_RDONLY), 0)
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 1000, 800))
-        os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", NO_COLOR="1", COLUMNS="100")
-        os.execv(sys.executable, [sys.executable, "-m", "imgrank", *map(str, arguments)])
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-        if answer is not None and b"\x1b[c" in chunk:
-            os.write(terminal, answer)
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 0, shown
-    return shown
-
-
 def test_a_preview_of_half_blocks(imgrank, collection: Path) -> None:
     pytest.importorskip("textual_image")
-    shown = in_terminal([*SEARCH, "--preview"], collection)
-    assert len(re.findall("▀".encode(), shown)) > 2 * 4 * 60  # queries, pictures, cells of each
-    assert re.search(rb"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m", shown)  # in colour, since it was asked for
-    lines = shown.decode().splitlines()
+    shown = in_terminal([*SEARCH, "--preview"], collection, 100, COLORTERM="truecolor", NO_COLOR="1")
+    assert shown.count("▀") > 2 * 4 * 60  # queries, pictures, cells of each
+    assert re.search(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m", shown)  # in colour, since it was asked for
+    lines = shown.splitlines()
     assert sum(line.startswith("query  ") for line in lines) == 2
     assert max(len(line) for line in lines if "▀" not in line) <= 120
 
@@ -175,9 +145,11 @@ def test_a_preview_asks_the_terminal_and_not_the_hits_that_are_piped_in(imgrank,
     pytest.importorskip("textual_image")
     hits = collection / "hits.jsonl"
     hits.write_bytes(imgrank(*SEARCH, cwd=collection).stdout)
-    shown = in_terminal(["rerank", "db.h5", "--preview"], collection, b"\x1b[?62;4;22c", hits)  # 4: sixel
-    assert shown.count(b"\x1bP") == 8  # each picture is a device control string
-    assert "▀".encode() not in shown
+    says = b"\x1b[?62;4;22c"  # 4: sixel
+    with hits.open("rb") as given:
+        shown = in_terminal(["rerank", "db.h5", "--preview"], collection, 100, given=given.fileno(), answer=says)
+    assert shown.count("\x1bP") == 8  # each picture is a device control string
+    assert "▀" not in shown
 
 
 def test_a_preview_needs_a_terminal_and_its_extra(imgrank, collection: Path) -> None:

@@ -2,12 +2,13 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.terminal import in_terminal
 
 COMMON = ["schema_version", "kind", "name", "family", "title", "supported"]
 FACTS = ["parameters", "download_bytes", "licence", "gated", "offline", "presets", "note"]
@@ -198,30 +199,9 @@ def test_it_loads_no_model_library() -> None:
     assert len(run.stdout.splitlines()) > 10
 
 
-def in_terminal(arguments: list[str], columns: int, **environment: str) -> str:
-    """Run the command in a real pseudo-terminal and return what it showed."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(environment, TERM="xterm-256color", COLUMNS=str(columns))
-        os.execv(sys.executable, [sys.executable, "-m", "imgrank", "models", *arguments])
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 0
-    return shown.decode()
-
-
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_a_terminal_gets_tables_that_fit(columns: int, tmp_path: Path) -> None:
-    shown = in_terminal([], columns, NO_COLOR="1", HF_HUB_CACHE=str(tmp_path))
+    shown = in_terminal(["models"], None, columns, NO_COLOR="1", HF_HUB_CACHE=str(tmp_path))
     lines = [line.rstrip() for line in shown.splitlines()]
     assert all(len(line) <= columns for line in lines)
     assert "\x1b" not in shown
@@ -240,14 +220,14 @@ def test_a_terminal_gets_tables_that_fit(columns: int, tmp_path: Path) -> None:
 
 
 def test_colour_is_for_terminals_that_want_it(tmp_path: Path, models) -> None:
-    assert "\x1b[" in in_terminal(["--kind", "encoder"], 80, HF_HUB_CACHE=str(tmp_path))
+    assert "\x1b[" in in_terminal(["models", "--kind", "encoder"], None, 80, HF_HUB_CACHE=str(tmp_path))
     assert b"\x1b" not in models("--format", "table").stdout
 
 
 def test_models_of_ones_own_in_a_terminal(tmp_path: Path) -> None:
     config = {"model_type": "qwen3_vl", "text_config": {"hidden_size": 100}}
     folder = write_config(tmp_path / "a\x1b[31mred", config)
-    shown = in_terminal([str(folder), "builtin"], 80, NO_COLOR="1")
+    shown = in_terminal(["models", folder, "builtin"], None, 80, NO_COLOR="1")
     assert "\x1b" not in shown  # neither ours nor those of a name
     assert all(len(line.rstrip()) <= 80 for line in shown.splitlines())
     text = " ".join(shown.split())

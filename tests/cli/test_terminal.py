@@ -1,47 +1,16 @@
 """What a person sees, in a real pseudo-terminal of a given width; and what becomes of pipes that are closed."""
 
-import fcntl
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
 
 from imgrank.cli.options import IMAGES_SKIPPED
+from tests.terminal import in_terminal
 
 ESCAPE = "\x1b"
-
-
-def in_terminal(
-    arguments: list[str], cwd: Path, columns: int, output: int | None = None, code: int = 0, **environment: str
-) -> str:
-    """Run the command with all its streams on a terminal of a size (standard output elsewhere if `output` says so)."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "imgrank", *arguments],
-        cwd=cwd, env=clean | {"TERM": "xterm-256color"} | environment,
-        stdin=theirs, stdout=theirs if output is None else output, stderr=theirs,
-    ) as child:  # fmt: skip
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(ours, 65536)
-            except OSError:  # nobody has the other end any more
-                break
-            if not chunk:
-                break
-            shown += chunk
-    os.close(ours)
-    assert child.returncode == code, shown.decode()
-    return shown.decode()
 
 
 @pytest.fixture(scope="module")
