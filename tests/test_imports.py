@@ -47,6 +47,7 @@ ALLOWED = {  # folder -> folders it may import beside itself and the shared modu
         "steps",
         "images.scan",
         "evaluation.qrels",
+        "evaluation.datasets",
         "evaluation.measures",
         "report.pareto",
         "report.shown",

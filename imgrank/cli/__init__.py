@@ -22,6 +22,7 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "fuse": "imgrank.cli.fuse",
     "eval": "imgrank.cli.evaluate",
     "compare": "imgrank.cli.compare",
+    "dataset": "imgrank.cli.dataset",
     "group": "imgrank.cli.group_photos",
     "dedup": "imgrank.cli.dedup",
     "add": "imgrank.cli.add",

@@ -9,47 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgrank.cli import options, scorer_options
+from imgrank.cli import judged_options, options, scorer_options
 from imgrank.config import DecodeSettings
 
 if TYPE_CHECKING:
+    from imgrank.evaluation.datasets.base import Dataset
     from imgrank.steps.evaluate import Evaluation
-
-PROTOCOL_NAMES = ("trec", "revisited", "gldv2", "ilias")
-
-measure_options = options.together(
-    click.option(
-        "--qrels",
-        required=True,
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Judgements: TREC qrels, or lines `query photo`; below 0 is junk.",
-    ),
-    click.option(
-        "--protocol",
-        default="trec",
-        show_default=True,
-        type=click.Choice(PROTOCOL_NAMES),
-        help="Which measures, computed as that benchmark's evaluator does.",
-    ),
-    click.option(
-        "--measure",
-        "measures",
-        multiple=True,
-        metavar="NAME",
-        help="AP, AP@100, P@1, R@100, RR, nDCG@10, oracle-AP, ...; several; instead of the protocol's.",
-    ),
-)
 
 
 @click.command(name="eval", short_help="Measure rankings by judgements.")
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="[BUNDLE]...")
 @click.option("--run", "run", type=click.File("rb"), metavar="FILE", help="Hits to measure, JSON lines or a TREC run.")
-@measure_options
-@click.option(
-    "--queries",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the query photos; without it they are photos of the bundle, left out of their own ranking.",
-)
+@judged_options.judgement_options
+@judged_options.measure_options
+@judged_options.searched_options
 @click.option("-k", "--depth", default=1000, show_default=True, type=click.IntRange(min=1), help="Hits of each query.")
 @click.option("--rerank", "top", type=click.IntRange(min=1), metavar="K", help="Re-rank the K best.")
 @click.option("--exact", is_flag=True, help="Compare with every photo instead of following the graph.")
@@ -62,10 +35,10 @@ measure_options = options.together(
 @click.option("--per-query", is_flag=True, help="Print the measures of each query, as TSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @options.quiet_option
-def command(bundle: Path | None, run: Any, **chosen: Any) -> int:
+def command(bundles: tuple[Path, ...], run: Any, **chosen: Any) -> int:
     """Measure how good rankings are, by judgements of which photos are right for which query.
 
-    Either of a bundle, which is searched for every judged query, or of a --run that is there. Judged queries without a
+    Either of bundles, which are searched for every judged query, or of a --run that is there. Judged queries without a
     ranking count as 0; photos without judgement count as wrong; junk, and the query itself, is taken out first.
 
     \b
@@ -73,57 +46,64 @@ def command(bundle: Path | None, run: Any, **chosen: Any) -> int:
         imgrank eval db.h5 --qrels q.tsv --rerank 50
         imgrank eval --run run.jsonl --qrels q.tsv --measure AP@100 --measure P@1
         imgrank search db.h5 photos -k 100 | imgrank eval --run - --qrels q.tsv --per-query
+        imgrank eval ox.h5 1m.h5 --dataset roxford5k --data ./roxford5k --distractors 1m --rerank 100
     """
     from imgrank.cli.console import Console
-    from imgrank.evaluation.measures import PROTOCOLS, measure
-    from imgrank.evaluation.qrels import read_qrels
     from imgrank.results import read_rankings
-    from imgrank.steps.evaluate import evaluate
+    from imgrank.steps.evaluate import evaluate_tasks
+    from imgrank.steps.judged_photos import names_of_run
 
-    if (bundle is None) == (run is None):
+    if bool(bundles) == (run is not None):
         raise click.UsageError("give a bundle to search, or --run FILE with hits; one of them")
     console = Console(chosen["quiet"])
-    measures = chosen["measures"] or PROTOCOLS[chosen["protocol"]].measures
-    for name in measures:
-        measure(name)  # before the work
-    qrels = read_qrels(chosen["qrels"])
+    dataset = judged_options.dataset_of(chosen)
+    measures = judged_options.measures_of(chosen, dataset)
     skipped = 0
     if run is not None:
         (name,) = options.run_names(run)
-        rankings = list(read_rankings(run, source=name))
+        rankings = read_rankings(run, source=name)
+        if chosen["dataset"] is not None:
+            rankings = names_of_run(rankings, dataset)
     else:
-        assert bundle is not None
-        rankings, skipped = _searched(console, bundle, qrels, chosen)
-    result = evaluate(rankings, qrels, measures)
-    tell_left_out(console, result)
+        found, skipped = _searched(console, bundles, dataset, chosen)
+        rankings = iter(found)
+    results = evaluate_tasks(rankings, dataset, measures)
+    for task, result in results.items():
+        tell_left_out(console, task, result)
     if chosen["as_json"]:
-        click.echo(json.dumps(_report(result, per_query=chosen["per_query"])))
+        click.echo(json.dumps(_report(results, dataset, per_query=chosen["per_query"])))
     elif chosen["per_query"]:
-        _print_queries(result)
+        _print_queries(results)
     else:
-        _print_summary(result)
+        _print_summary(results)
     return options.IMAGES_SKIPPED if skipped else 0
 
 
-def _searched(console: Any, bundle: Path, qrels: Any, chosen: dict[str, Any]) -> tuple[list[Any], int]:
+def _searched(console: Any, bundles: tuple[Path, ...], dataset: Dataset, chosen: dict[str, Any]) -> tuple[Any, int]:
     from imgrank.errors import ImageError
     from imgrank.steps.collection import open_collection
-    from imgrank.steps.evaluate import save_run, searched
+    from imgrank.steps.evaluate import check_missing, save_run, searched
+    from imgrank.steps.judged_photos import JudgedPhotos
     from imgrank.steps.outputs import check_output
     from imgrank.steps.rerank import Reranker
 
     if chosen["save_run"] is not None:
         check_output(chosen["save_run"], ".jsonl", force=True)
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
-    photos = open_collection([bundle], limits, chosen["roots"])
+    photos = open_collection(bundles, limits, chosen["roots"])
+    judged = JudgedPhotos(photos, dataset, chosen["queries"])
+    check_missing(judged, allow=chosen["allow_missing"], reporter=console)
+    if judged.left_out:
+        hint = "" if dataset.database is None else "; --distractors rest takes them for distractors"
+        console.note(f"{judged.left_out} photos of the bundles are not of {dataset.title} and are not ranked{hint}")
     reranker = None
     if chosen["top"] is not None:
         settings, request, score_cache = scorer_options.second_stage(chosen["top"], chosen)
-        reranker = Reranker(photos, settings, request, score_cache=score_cache, reporter=console)
-    wanted = {name: chosen[name] for name in ("queries", "depth", "exact", "encoder", "device")}
+        reranker = Reranker(judged.photos, settings, request, score_cache=score_cache, reporter=console)
+    wanted = {name: chosen[name] for name in ("depth", "exact", "encoder", "device")}
     rankings, skipped = [], 0
-    with console.bar(len(qrels), "eval", "query") as advance:
-        for answer in searched(photos, qrels, reranker=reranker, **wanted):
+    with console.bar(len(judged.queries()), "eval", "query") as advance:
+        for answer in searched(judged, reranker=reranker, **wanted):
             advance(1)
             if isinstance(answer, ImageError):
                 skipped += 1
@@ -135,17 +115,20 @@ def _searched(console: Any, bundle: Path, qrels: Any, chosen: dict[str, Any]) ->
     return rankings, skipped
 
 
-def tell_left_out(console: Any, result: Evaluation) -> None:
+def tell_left_out(console: Any, task: str, result: Evaluation) -> None:
     """Say what was counted in a way that one might not expect."""
+    where = f"{task}: " if task else ""
     if result.by_last_name:
-        console.note("no whole name of a query is judged; names are compared by what follows the last /")
+        console.note(f"{where}no whole name of a query is judged; names are compared by what follows the last /")
     if result.missing:
-        console.note(f"{len(result.missing)} judged queries have no ranking and count as 0: {_some(result.missing)}")
+        missing = result.missing
+        console.note(f"{where}{len(missing)} judged queries have no ranking and count as 0: {_some(missing)}")
     if result.without_positives:
         left = result.without_positives
-        console.note(f"{len(left)} judged queries have no relevant photo and are left out: {_some(left)}")
+        console.note(f"{where}{len(left)} judged queries have no relevant photo and are left out: {_some(left)}")
     if result.unjudged:
-        console.note(f"{len(result.unjudged)} queries are not judged and are left out: {_some(result.unjudged)}")
+        left = result.unjudged
+        console.note(f"{where}{len(left)} queries are not judged and are left out: {_some(left)}")
 
 
 def _some(names: list[bytes]) -> str:
@@ -154,32 +137,46 @@ def _some(names: list[bytes]) -> str:
     return ", ".join(map(display, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
-def _print_summary(result: Evaluation) -> None:
-    width = max(map(len, result.measures))
-    for name, row in result.summary().items():
-        click.echo(f"{name:{width}}  {row['mean']:.4f}  [{row['low']:.4f}, {row['high']:.4f}]")
-    click.echo(f"{'queries':{width}}  {len(result.values)}")
+def _print_summary(results: dict[str, Evaluation]) -> None:
+    for task, result in results.items():
+        if task:
+            click.echo(task)
+        width = max(map(len, result.measures))
+        for name, row in result.summary().items():
+            click.echo(f"{name:{width}}  {row['mean']:.4f}  [{row['low']:.4f}, {row['high']:.4f}]")
+        click.echo(f"{'queries':{width}}  {len(result.values)}")
 
 
-def _print_queries(result: Evaluation) -> None:
+def _print_queries(results: dict[str, Evaluation]) -> None:
     from imgrank.results import tsv_field
 
     out = sys.stdout.buffer
-    out.write("\t".join(["query", *result.measures]).encode() + b"\n")
-    for query, values in result.values.items():
-        numbers = [str(value).encode() for value in values]
-        out.write(b"\t".join([tsv_field(query), *numbers]) + b"\n")
+    named = any(results)
+    for place, (task, result) in enumerate(results.items()):
+        before = [task.encode()] if named else []
+        if place == 0:
+            out.write("\t".join([*(["task"] if named else []), "query", *result.measures]).encode() + b"\n")
+        for query, values in result.values.items():
+            numbers = [str(value).encode() for value in values]
+            out.write(b"\t".join([*before, tsv_field(query), *numbers]) + b"\n")
     out.flush()
 
 
-def _report(result: Evaluation, *, per_query: bool) -> dict[str, Any]:
+def _report(results: dict[str, Evaluation], dataset: Dataset, *, per_query: bool) -> dict[str, Any]:
+    head = {"schema_version": 1}
+    if not any(results):
+        return head | _task_report(results[""], per_query=per_query)
+    tasks = {task: _task_report(result, per_query=per_query) for task, result in results.items()}
+    return head | {"dataset": dataset.title, "tasks": tasks}
+
+
+def _task_report(result: Evaluation, *, per_query: bool) -> dict[str, Any]:
     import os
 
     def names(queries: list[bytes]) -> list[str]:
         return [os.fsdecode(query) for query in queries]
 
     report: dict[str, Any] = {
-        "schema_version": 1,
         "queries": len(result.values),
         "measures": result.summary(),
         "missing": names(result.missing),

@@ -37,15 +37,21 @@ class Collection:
     Args:
         parts: the photos of each bundle, at least one.
         selection: which of them are searched.
+        only: (n,) bool, which rows may be found at all; None: all.
 
     Raises:
         SettingsError: a bundle is among them twice.
     """
 
-    def __init__(self, parts: Sequence[BundlePhotos], selection: Selection | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[BundlePhotos],
+        selection: Selection | None = None,
+        only: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         bundles = [part.bundle.path for part in parts]
         _refuse_twice(bundles)
-        self.parts, self._selection = tuple(parts), selection
+        self.parts, self._selection, self._only = tuple(parts), selection, only
         self._names = [os.fsencode(bundle) for bundle in bundles]
         self._starts = [0, *accumulate(map(len, self.parts))]  # rows of part i: starts[i] to starts[i + 1]
 
@@ -56,7 +62,13 @@ class Collection:
 
     def selecting(self, selection: Selection) -> Collection:
         """Return the same photos, of which others are searched."""
-        return self if selection == (self._selection or Selection()) else Collection(self.parts, selection)
+        if selection == (self._selection or Selection()):
+            return self
+        return Collection(self.parts, selection, self._only)
+
+    def restricted(self, rows: npt.NDArray[np.bool_]) -> Collection:
+        """Return the same photos, of which only those of some rows may be found, by a (n,) mask."""
+        return self if rows.all() else Collection(self.parts, self._selection, rows)
 
     def __len__(self) -> int:
         """Return how many rows there are, those that are not searched included."""
@@ -75,7 +87,7 @@ class Collection:
     @property
     def selected(self) -> bool:
         """Return whether a selection of the photos is searched."""
-        return bool(self._selection)
+        return bool(self._selection) or self._only is not None
 
     @property
     def title(self) -> str:
@@ -214,6 +226,8 @@ class Collection:
             readable &= ~self._copies[self._starts[part] : self._starts[part + 1]]
         if self._selection:
             readable &= self._selection.mask(photos.stored_paths)
+        if self._only is not None:
+            readable &= self._only[self._starts[part] : self._starts[part + 1]]
         return readable
 
     def rows_like(self, path: bytes, digest: bytes) -> Ids:

@@ -11,16 +11,18 @@ import numpy as np
 
 from imgrank.config import SearchSettings
 from imgrank.errors import ImageError, InputError
+from imgrank.evaluation.datasets.base import Dataset
 from imgrank.evaluation.measures import measure
 from imgrank.evaluation.metrics import Judged
 from imgrank.evaluation.qrels import Qrels
 from imgrank.evaluation.uncertainty import bootstrap_interval, randomization_p
 from imgrank.images.scan import display
+from imgrank.progress import Reporter
 from imgrank.results import Ranking, encode_hits
-from imgrank.steps.collection import Collection
+from imgrank.steps.judged_photos import JudgedPhotos
 from imgrank.steps.outputs import replacing
 from imgrank.steps.rerank import Reranker
-from imgrank.steps.search import Query, Searcher
+from imgrank.steps.search import Searcher
 
 
 @dataclass
@@ -132,56 +134,69 @@ def _short(query: bytes, ranking: Ranking) -> Ranking:
     return Ranking(query, hits)
 
 
+def evaluate_tasks(rankings: Iterable[Ranking], dataset: Dataset, measures: Sequence[str]) -> dict[str, Evaluation]:
+    """Score rankings by each task of a data set; raises as `evaluate` does.
+
+    Returns:
+        name of the task -> its evaluation.
+    """
+    found = list(rankings)
+    if len(dataset.tasks) == 1:
+        return {dataset.tasks[0].name: evaluate(found, dataset.tasks[0].qrels, measures)}
+    known = set(dataset.queries)
+    results = {}
+    for task in dataset.tasks:
+        # A query of another task is not one that nobody judged.
+        own = [one for one in found if one.query in task.qrels or one.query not in known]
+        results[task.name] = evaluate(own, task.qrels, measures)
+    return results
+
+
+def check_missing(judged: JudgedPhotos, *, allow: bool, reporter: Reporter) -> None:
+    """Tell of photos that the bundles lack: how many, and the first of them.
+
+    Raises:
+        InputError: there are some, and that is not allowed.
+    """
+    if not judged.missing:
+        return
+    some = ", ".join(map(display, judged.missing[:3])) + (", ..." if len(judged.missing) > 3 else "")
+    what = f"{len(judged.missing)} photos of {judged.dataset.title} are not in {judged.title}, or unreadable: {some}"
+    if not allow:
+        raise InputError(f"{what}; index them, or give --allow-missing, and they count as not found")
+    reporter.note(f"{what}; they count as not found")
+
+
 def searched(
-    photos: Collection,
-    qrels: Qrels,
+    judged: JudgedPhotos,
     *,
-    queries: Path | None,
     depth: int,
     exact: bool,
     reranker: Reranker | None,
     encoder: str | None = None,
     device: str = "auto",
 ) -> Iterator[Ranking | ImageError]:
-    """Search for every judged query; rankings carry the names that judgements have.
+    """Search for every query that something is right for; rankings carry the names of the data set.
 
     Args:
-        photos: of the bundle.
-        qrels: judgements; their photos are named by their path below the root, or by one that leads to them.
-        queries: folder of the query photos; None: they are photos of the bundle, and not found themselves.
+        judged: a data set laid over bundles.
         depth: hits of each query.
         exact: compare with every photo.
-        reranker: second stage, if any.
+        reranker: second stage over `judged.photos`, if any.
         encoder: see `Searcher`.
         device: for encoders.
-
-    Raises:
-        InputError: a query is not in the bundle.
     """
+    queries = judged.queries()
     searcher = Searcher(
-        photos,
+        judged.photos,
         SearchSettings(depth, exact=exact),
         reranker=reranker,
         encoder=encoder,
         device=device,
-        stored_only=queries is None,
+        stored_only=not judged.asks_files,
     )
-    names = [query for query, judged in qrels.items() if any(grade > 0 for grade in judged.values())]
-    if queries is None:
-        asked: list[bytes | Query] = [Query((photos.parts[0].row_of_name(name),)) for name in names]
-    else:
-        asked = [os.path.join(os.fsencode(queries), name) for name in names]  # noqa: PTH118
-    part = photos.parts[0]
-    rows = {name: part.find(name) for name in {name for judged in qrels.values() for name in judged}}
-    known = {part.path(row): name for name, row in rows.items() if row is not None}
-    if not known:
-        raise InputError(f"{part.bundle.path} has none of the judged photos; are the judgements of this data set?")
-    for name, answer in zip(names, searcher.search_all(asked), strict=True):
-        if isinstance(answer, ImageError):
-            yield answer
-            continue
-        hits = tuple(replace(hit, query=name, path=known.get(hit.path, hit.path)) for hit in answer.hits)
-        yield Ranking(name, hits)
+    for name, answer in zip(queries, searcher.search_all(map(judged.asked, queries)), strict=True):
+        yield answer if isinstance(answer, ImageError) else judged.named(name, answer)
 
 
 def save_run(path: Path, rankings: Iterable[Ranking]) -> None:

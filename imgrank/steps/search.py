@@ -29,6 +29,7 @@ from imgrank.steps.query_photo import QueryPhoto
 from imgrank.steps.rerank import Reranker, check_thresholds
 from imgrank.steps.shortlist import Shortlister
 
+_NONE = np.zeros(0, dtype=np.int64)
 RANKS_FUSED = 100  # at least so many hits of each photo count where ranks are fused, however few are shown
 
 
@@ -41,10 +42,12 @@ class Query:
             pixels, which have no name.
         fuse: how several photos of one object become one query: "mean" of their descriptors; "max" of their
             similarities to a candidate; "rrf", the reciprocal ranks of a candidate in the results of each.
+        finds_itself: whether a row that is searched for may be found.
     """
 
     photos: tuple[bytes | int | Pixels, ...]
     fuse: Fuse = "mean"
+    finds_itself: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +174,7 @@ class Searcher:
         asked = Query((query,)) if isinstance(query, bytes) else query
         read = [self._read(photo) for photo in asked.photos]
         together = [read] if asked.fuse != "rrf" else [[photo] for photo in read]
-        hidden = np.unique(np.concatenate([photo.hidden for photo in read]))
+        hidden = np.unique(np.concatenate([photo.hidden for photo in read if not asked.finds_itself] or [_NONE]))
         shortlists = []
         for photos in together:
             near = self._near(photos, asked.fuse, hidden)

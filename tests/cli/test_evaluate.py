@@ -102,7 +102,7 @@ def test_two_runs(run, collection: Path) -> None:
         (["--run", "-", "--qrels", "qrels.tsv"], 5, "no ranking"),
         (["db.h5", "--qrels", "qrels.tsv", "--save-run", "db.h5"], 2, ".jsonl"),
         (["db.h5", "--qrels", "qrels.tsv", "--save-run", "nowhere/run.jsonl"], 2, "folder does not exist"),
-        (["db.h5", "--qrels", "foreign.tsv"], 5, "no photo called"),
+        (["db.h5", "--qrels", "foreign.tsv"], 5, "none of the judged photos"),
         (["db.h5", "--qrels", "foreign.tsv", "--queries", "queries"], 5, "none of the judged photos"),
         (["--run", "-", "--qrels", "empty.tsv"], 5, "no relevance judgements"),
     ],
