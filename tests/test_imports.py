@@ -71,7 +71,7 @@ OWNERS = {  # library -> where it may be imported
         *("encode", "mllm", "rerank.packing", "tokens", "devices", "pretrained"),
         *("steps.bench", "steps.doctor", "training"),
     },
-    "matplotlib": {"report.pareto", "report.reliability"},
+    "matplotlib": {"report.curves", "report.pareto", "report.reliability"},
     "sklearn": {"rerank.calibration_fit"},
     "textual_image": {"cli.preview"},
     "pyarrow": {"steps.export_hits"},

@@ -23,6 +23,7 @@ COMMANDS = {  # name -> module with a click command `command`; loaded on use
     "eval": "imgrank.cli.evaluate",
     "compare": "imgrank.cli.compare",
     "dataset": "imgrank.cli.dataset",
+    "study": "imgrank.cli.study",
     "group": "imgrank.cli.group_photos",
     "dedup": "imgrank.cli.dedup",
     "add": "imgrank.cli.add",

@@ -23,8 +23,8 @@ _WITHOUT_SETTINGS = ("config", "completion")  # the one reads the files itself, 
 _ERRORS = (click.ClickException, click.Abort, KeyboardInterrupt, ImgrankError, MemoryError, OSError)
 
 
-class LazyGroup(click.Group):
-    """A click group whose commands are named in a table of strings."""
+class TableGroup(click.Group):
+    """A click group whose commands are named in a table of strings, and loaded on use."""
 
     def __init__(self, *args: Any, commands_table: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,7 +40,17 @@ class LazyGroup(click.Group):
         if module is None:
             return None
         command: click.Command = importlib.import_module(module).command
-        prepare(command, (cmd_name,))
+        return command
+
+
+class LazyGroup(TableGroup):
+    """The group of all commands: prepares what it loads, reads settings, and turns errors into exit codes."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the file of a command, and prepare its options."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            prepare(command, (cmd_name,))
         return command
 
     def resolve_command(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -53,8 +52,7 @@ def fuse(
     for place, hit in enumerate(ranking.hits[:k]):
         value = scores.values[place]
         head.append(
-            replace(
-                hit,
+            hit.but(
                 score=fused_score(hit.similarity, float(value), lam),
                 scorer=scorer,
                 probability=None if logits is None else float(value),
@@ -63,7 +61,7 @@ def fuse(
                 disagreement=None if disagreements is None else float(disagreements[place]),
             )
         )
-    tail = [replace(hit, score=fused_score(hit.similarity, 0.0, lam)) for hit in ranking.hits[k:]]
+    tail = [hit.but(score=fused_score(hit.similarity, 0.0, lam)) for hit in ranking.hits[k:]]
     return renumber(ranking.query, [*in_order(head, numbers or [hit.id for hit in head]), *tail])
 
 

@@ -135,10 +135,18 @@ class Collection:
 
     def hit(self, query: bytes, rank: int, row: int, similarity: float) -> Hit:
         """Return the record of a photo that was found."""
-        part, own = self.locate(row)
-        photos = self.parts[part]
-        image_id = int(photos.ids[own])
-        return Hit(query, rank, image_id, photos.path(own), similarity, similarity, bundle=self._label(part))
+        return self.hits(query, np.array([row], dtype=np.int64), [similarity], rank)[0]
+
+    def hits(self, query: bytes, rows: Ids, similarities: Sequence[float], first: int = 1) -> list[Hit]:
+        """Return the records of photos that were found, best first; `first` is the rank of the first of them."""
+        found: list[Hit | None] = [None] * len(rows)
+        for part, places, own in self.split(rows):
+            photos, label = self.parts[part], self._label(part)
+            facts = zip(places.tolist(), photos.ids[own].tolist(), photos.paths(own), strict=True)
+            for place, image_id, path in facts:
+                similarity = similarities[place]
+                found[place] = Hit(query, first + place, image_id, path, similarity, similarity, bundle=label)
+        return [hit for hit in found if hit is not None]
 
     def named(self, hit: Hit, row: int) -> Hit:
         """Return a hit that was read with the id and the bundle of its row; where it had no id, also with its path."""

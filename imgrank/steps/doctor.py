@@ -79,13 +79,16 @@ def examine(
     """
     device = pick_device(device)
     wanted, dtype = dtype, pick_dtype(device, dtype)
-    found = Examination(_machine(device, dtype) | {"dtype_reason": dtype_reason(device, wanted)})
+    found = Examination(machine(device, dtype) | {"dtype_reason": dtype_reason(device, wanted)})
     if mllm is not None:
         _examine_model(found, mllm, device, dtype, reporter)
     return found
 
 
-def _machine(device: str, dtype: str) -> dict[str, Any]:
+def machine(device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
+    """Return what numbers of this machine depend on: versions of libraries, the device, threads; as JSON."""
+    device = pick_device(device)
+    dtype = pick_dtype(device, dtype)
     import torch
 
     from imgrank.mllm.packed import attention_kernel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +136,7 @@ class JudgedPhotos:
             row = self._all.row_of_hit(hit) if rows is None else rows[place]
             name = self._names.get(row, hit.path)
             if name != own or judged:
-                hits.append(replace(hit, query=query, path=name, rank=len(hits) + 1))
+                hits.append(hit.but(query=query, path=name, rank=len(hits) + 1))
         return Ranking(query, tuple(hits))
 
     def row_of(self, name: bytes) -> int | None:
@@ -186,7 +185,7 @@ def names_of_run(rankings: Iterator[Ranking], dataset: Dataset) -> Iterator[Rank
         return whole.removeprefix(folder) if whole.startswith(folder) else name
 
     for ranking in rankings:
-        hits = [replace(hit, path=name_of(hit.path)) for hit in ranking.hits]
+        hits = [hit.but(path=name_of(hit.path)) for hit in ranking.hits]
         hits = [hit for hit in hits if hit.path not in dataset.strays]
         unknown = [] if database is None else [hit for hit in hits if hit.path not in database]
         if unknown:

@@ -72,7 +72,11 @@ class BundlePhotos:
 
     def path(self, row: int) -> bytes:
         """Return a path that opens from the working directory."""
-        return openable(self.bundle.images.record(row).path, self.root)
+        return self.paths(np.array([row], dtype=np.int64))[0]
+
+    def paths(self, rows: Ids) -> list[bytes]:
+        """Return a path for each of some rows; many at once cost little more than one."""
+        return [openable(record.path, self.root) for record in self.bundle.images.records(rows)]
 
     def check_there(self, rows: Ids) -> None:
         """Look for the first hundred photos.

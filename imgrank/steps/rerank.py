@@ -167,7 +167,7 @@ class Reranker:
             on_scores(scores)
         # Those that were scored first, each part in shortlist order: what `fuse` wants.
         order = np.argsort(~depth.scored, kind="stable")
-        known = [replace(hit, former_rank=rank) for rank, hit in enumerate(ranking.hits, 1)]
+        known = [hit.but(former_rank=rank) for rank, hit in enumerate(ranking.hits, 1)]
         hits = [known[place] for place in order] + known[len(head) :]
         fused = fuse(
             Ranking(ranking.query, tuple(hits)),

@@ -183,7 +183,7 @@ class Searcher:
             ranking = ranking_of(self.photos, read[0].name, Neighbours(rows[None], similarities[None]), copies)
             if len(read) > 1:
                 names = tuple(photo.name for photo in read)
-                hits = tuple(replace(hit, photos=names, fuse=asked.fuse) for hit in ranking.hits)
+                hits = tuple(hit.but(photos=names, fuse=asked.fuse) for hit in ranking.hits)
                 ranking = Ranking(ranking.query, hits)
             looks = [photo.look for photo in photos if photo.look is not None]
             shortlists.append(Shortlist(ranking, rows.tolist(), looks))
@@ -294,19 +294,17 @@ def _fused_by_rank(rankings: Sequence[Ranking]) -> Ranking:
                 best[key] = hit
     keys = [[(hit.bundle, hit.id) for hit in ranking.hits] for ranking in rankings]
     fused = reciprocal_rank_fusion(keys)
-    return renumber(rankings[0].query, [replace(best[key], score=float(np.float32(score))) for key, score in fused])
+    return renumber(rankings[0].query, [best[key].but(score=float(np.float32(score))) for key, score in fused])
 
 
 def ranking_of(
     photos: Collection, query: bytes, neighbours: Neighbours, copies: Mapping[int, Sequence[int]] | None = None
 ) -> Ranking:
     """Return the (1, k) neighbours of a query as hits, with the copies that were folded into a row."""
-    pairs = zip(neighbours.rows[0].tolist(), neighbours.similarities[0].tolist(), strict=True)
-    hits = [photos.hit(query, rank, row, similarity) for rank, (row, similarity) in enumerate(pairs, 1)]
+    hits = photos.hits(query, neighbours.rows[0], neighbours.similarities[0].tolist())
     if copies:
         rows = neighbours.rows[0].tolist()
         hits = [
-            replace(hit, collapsed=tuple(map(photos.path, copies.get(row, ()))))
-            for row, hit in zip(rows, hits, strict=True)
+            hit.but(collapsed=tuple(map(photos.path, copies.get(row, ())))) for row, hit in zip(rows, hits, strict=True)
         ]
     return Ranking(query, tuple(hits))

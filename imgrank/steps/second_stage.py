@@ -45,6 +45,7 @@ class Request:
         prompt_file: a prompt instead of the built-in one of the task.
         device: for a model.
         compile: whether the model is compiled before it is used.
+        loaded: the model, where it was loaded before by the same names; None loads it.
     """
 
     cache: str | None = None
@@ -52,6 +53,7 @@ class Request:
     prompt_file: Path | None = None
     device: str = "auto"
     compile: bool = False
+    loaded: VisionLanguageModel | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,9 @@ def _visual(
     held = [
         table.provenance.model for bundle in bundles for table in bundle.token_tables.values() if table.kind == "mllm"
     ]
-    model = load_mllm(name, device=request.device, dtype=settings.dtype, compile=request.compile, alike=held)
+    model = request.loaded or load_mllm(
+        name, device=request.device, dtype=settings.dtype, compile=request.compile, alike=held
+    )
     found: list[tuple[TokenTable, VisualSource] | None] = []
     for bundle, table in zip(bundles, tables, strict=True):
         table = _check_cache(bundle, table, name, model) if table is not None else cache_of_model(bundle, model)

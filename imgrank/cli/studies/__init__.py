@@ -1,0 +1,1 @@
+"""The studies, each in a file of its own."""

@@ -1,0 +1,1 @@
+"""Studies: what a parameter of retrieval does to its quality, as in the figures of arXiv:2604.13268."""
