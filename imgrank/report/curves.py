@@ -90,7 +90,7 @@ def plot_curves(
             axes.set_xscale("log")
     figure.supxlabel(x, fontsize=10)
     figure.supylabel(y, fontsize=10)
-    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
+    figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=min(3, len(labels)), fontsize=8)
     figure.savefig(path, dpi=150)
 
 
@@ -122,7 +122,7 @@ def plot_bars(
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3, axis="y")
-    figure.legend(loc="outside lower center", ncols=min(3, len(series)), fontsize=8)
+    figure.legend(loc="outside upper center", ncols=min(3, len(series)), fontsize=8)
     figure.savefig(path, dpi=150)
 
 
