@@ -189,6 +189,16 @@ class _Machine:
         # The arguments of a function may be what a value may not: numpy.ndarray, a data type.
         self.push(tuple(value.value if type(value) is Pending else value for value in values))
 
+    def push_list(self) -> None:
+        values = self.since_mark()
+        self.push([])
+        self.extend(values)
+
+    def push_dict(self) -> None:
+        values = self.since_mark()
+        self.push({})
+        self.set_items(values)
+
     def mark(self) -> None:
         self.marks.append(len(self.stack))
 
@@ -233,7 +243,7 @@ def _quoted(machine: _Machine) -> bytes:
     text = machine.line().strip()
     if len(text) < 2 or text[:1] not in (b'"', b"'") or text[-1] != text[0]:
         raise ValueError("a string without quotation marks")
-    decoded: bytes = codecs.escape_decode(text[1:-1])[0]  # type: ignore[attr-defined]
+    decoded: bytes = codecs.escape_decode(text[1:-1])[0]
     return decoded
 
 
@@ -272,7 +282,7 @@ _ACTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x8e": lambda m: m.push(m.sized("<Q")),
     b"\x96": lambda m: m.push(m.sized("<Q")),
     b"]": lambda m: m.push([]),
-    b"l": lambda m: (values := m.since_mark(), m.push([]), m.extend(values)),
+    b"l": _Machine.push_list,
     b"a": lambda m: m.extend(m.last(1)),
     b"e": lambda m: m.extend(m.since_mark()),
     b")": lambda m: m.push(()),
@@ -281,7 +291,7 @@ _ACTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x86": lambda m: m.push_tuple(m.last(2)),
     b"\x87": lambda m: m.push_tuple(m.last(3)),
     b"}": lambda m: m.push({}),
-    b"d": lambda m: (values := m.since_mark(), m.push({}), m.set_items(values)),
+    b"d": _Machine.push_dict,
     b"s": lambda m: m.set_items(m.last(2)),
     b"u": lambda m: m.set_items(m.since_mark()),
     b"\x8f": lambda m: m.push(set()),

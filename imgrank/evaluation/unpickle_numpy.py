@@ -54,12 +54,13 @@ class Pending:
 
     @property
     def value(self) -> Any:
+        """Return the array."""
         if self._value is None:
             raise ValueError("an array without content")
         return self._value
 
     def set_state(self, state: Any) -> None:
-        # (version, shape, type, whether columns go first, bytes); old files lack the version
+        """Take (version, shape, type, whether columns go first, bytes); old files lack the version."""
         if type(state) is not tuple or len(state) not in (4, 5):
             raise ValueError("an array with another state than numpy's")
         shape, kind, columns_first, raw = state[-4:]
