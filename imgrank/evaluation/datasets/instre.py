@@ -11,6 +11,7 @@ Source:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,7 @@ class _BoxFiles:
         return self.known[photo]
 
     def read(self, photo: bytes) -> list[Box]:
-        path = (self.folder / photo.decode("utf-8", "surrogateescape")).with_suffix(".txt")
+        path = (self.folder / os.fsdecode(photo)).with_suffix(".txt")
         if not path.is_file():
             return []
         boxes = []
@@ -124,7 +125,8 @@ class _BoxFiles:
                 x, y, width, height = map(int, line.split())
                 boxes.append(Box(max(x, 0), max(y, 0), max(width, 1), max(height, 1)))
             except ValueError as error:
-                raise InputError(f"{path}: expected `left top width height`, found {line[:60]!r}") from error
+                shown = line[:60].decode(errors="replace")
+                raise InputError(f"{path}: expected `left top width height`, found {shown!r}") from error
         return boxes
 
 
