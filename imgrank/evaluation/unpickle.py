@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 from imgrank.errors import InputError
 from imgrank.evaluation.unpickle_numpy import MAKERS, Pending, Refused
 
-MAX_BYTES = 1 << 29  # of a file; published ground truth has a few megabytes
-MAX_VALUES = 20_000_000  # instructions of a file, each of which makes one value at most
+MAX_BYTES = 1 << 29  # of a file; published ground truth is far smaller
+MAX_VALUES = 5_000_000  # instructions of a file, each of which makes one value at most
 _MAX_INTEGER = 1024  # bytes of one integer
 _SCALARS = (str, bytes, int, float, type(None))
 

@@ -60,7 +60,9 @@ def test_a_perfect_second_stage_finds_what_there_is() -> None:
     assert measure("oracle-AP")(one) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("name", ["", "ap", "P", "AP@0", "AP@1.5", "RR@3", "revisited-P", "ILIAS-AP", "nDCG@", "P@x", "N-S@4"])
+@pytest.mark.parametrize(
+    "name", ["", "ap", "P", "AP@0", "AP@1.5", "RR@3", "revisited-P", "ILIAS-AP", "nDCG@", "P@x", "N-S@4"]
+)
 def test_measures_that_do_not_exist_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="there are"):
         measure(name)
