@@ -13,7 +13,7 @@ from imgrank.cli.options import together
 if TYPE_CHECKING:
     from imgrank.evaluation.datasets.base import Dataset
 
-PROTOCOL_NAMES = ("trec", "revisited", "gldv2", "ilias")
+PROTOCOL_NAMES = ("trec", "revisited", "gldv2", "ilias", "instre", "holidays", "ukbench")
 
 judgement_options = together(
     click.option(

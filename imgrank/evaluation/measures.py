@@ -12,10 +12,10 @@ from imgrank.evaluation.metrics import Judged
 
 Measure = Callable[[Judged], float]
 
-_NAME = re.compile(r"(AP|ILIAS-AP|revisited-AP|revisited-P|P|R|RR|nDCG|oracle-AP)(?:@([1-9]\d{0,8}))?\Z")
-NAMES = "AP, AP@K, P@K, R, R@K, RR, nDCG, nDCG@K, oracle-AP, oracle-AP@K, ILIAS-AP@K, revisited-AP, revisited-P@K"
+_NAME = re.compile(r"(AP|ILIAS-AP|revisited-AP|revisited-P|P|R|RR|nDCG|oracle-AP|N-S)(?:@([1-9]\d{0,8}))?\Z")
+NAMES = "AP, AP@K, P@K, R, R@K, RR, nDCG, nDCG@K, oracle-AP, oracle-AP@K, ILIAS-AP@K, revisited-AP, revisited-P@K, N-S"
 _NEEDS_K = {"P", "ILIAS-AP", "revisited-P"}
-_WITHOUT_K = {"RR", "revisited-AP"}
+_WITHOUT_K = {"RR", "revisited-AP", "N-S"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ PROTOCOLS = {
     "ilias": Protocol(
         "ILIAS", ("ILIAS-AP@1000", "R@1000", "oracle-AP@1000"), "Kordopatis-Zilos et al., arXiv:2502.11748"
     ),
+    "instre": Protocol(
+        "INSTRE", ("revisited-AP", "revisited-P@1"), "Iscen et al., arXiv:1611.05113; compute_map as for Oxford"
+    ),
+    "holidays": Protocol("INRIA Holidays", ("revisited-AP", "P@1"), "Jégou et al., ECCV 2008, holidays_map.py"),
+    "ukbench": Protocol("UKBench", ("N-S", "AP"), "Nistér and Stewénius, CVPR 2006"),
 }
 
 
@@ -68,6 +73,7 @@ def measure(name: str) -> Measure:
         "P": lambda judged: metrics.precision(judged, depth),
         "R": lambda judged: metrics.recall(judged, k),
         "RR": metrics.reciprocal_rank,
+        "N-S": metrics.nister_stewenius,
         "nDCG": lambda judged: metrics.ndcg(judged, k),
         "oracle-AP": lambda judged: metrics.average_precision(metrics.oracle(judged).right, judged.relevant, k),
     }

@@ -1,7 +1,7 @@
 """Numbers that say how good the ranking of one query is.
 
-Each takes a `Judged` ranking, from which junk was taken out, and gives a number in [0, 1]. Sources are named where a
-published evaluator is followed; tests hold them to implementations of their own.
+Each takes a `Judged` ranking, from which junk was taken out, and gives a number in [0, 1] where nothing else is said.
+Sources are named where a published evaluator is followed; tests hold them to implementations of their own.
 """
 
 from __future__ import annotations
@@ -111,6 +111,15 @@ def revisited_precision(right: npt.NDArray[np.bool_], k: int) -> float:
 def precision(judged: Judged, k: int) -> float:
     """Return the share of relevant photos among the first k places; places that the ranking lacks count as wrong."""
     return float(np.count_nonzero(judged.right[:k]) / k)
+
+
+def nister_stewenius(judged: Judged) -> float:
+    """Return how many of the first four photos are relevant, in [0, 4].
+
+    Source:
+        Nistér and Stewénius, CVPR 2006: the score of UKBench, where four photos are relevant, the query one of them.
+    """
+    return float(np.count_nonzero(judged.right[:4]))
 
 
 def recall(judged: Judged, k: int | None = None) -> float:

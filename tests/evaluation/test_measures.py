@@ -44,6 +44,7 @@ def test_by_hand() -> None:
     assert measure("revisited-AP")(one) == pytest.approx((1 + 5 / 12) / 3)
     assert measure("revisited-P@10")(one) == pytest.approx(2 / 4)  # the last right one is at 4
     assert measure("P@10")(one) == pytest.approx(0.2)
+    assert measure("N-S")(judged("x.xxx", 4)) == 3  # of the first four
     assert measure("R@3")(one) == pytest.approx(1 / 3)
     assert measure("RR")(judged("..x", 1)) == pytest.approx(1 / 3)
     # Two photos of one score are one step: both are found at precision 1/2.
@@ -59,7 +60,9 @@ def test_a_perfect_second_stage_finds_what_there_is() -> None:
     assert measure("oracle-AP")(one) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("name", ["", "ap", "P", "AP@0", "AP@1.5", "RR@3", "revisited-P", "ILIAS-AP", "nDCG@", "P@x"])
+@pytest.mark.parametrize(
+    "name", ["", "ap", "P", "AP@0", "AP@1.5", "RR@3", "revisited-P", "ILIAS-AP", "nDCG@", "P@x", "N-S@4"]
+)
 def test_measures_that_do_not_exist_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="there are"):
         measure(name)

@@ -12,6 +12,12 @@ from imgrank.evaluation.datasets.base import DISTRACTORS_REST, Dataset, Reader
 
 _PACKAGE = "imgrank.evaluation.datasets"
 DATASETS: Mapping[str, str] = {  # name -> module:reader
+    "roxford5k": "revisited:OXFORD",
+    "rparis6k": "revisited:PARIS",
+    "instre": "instre:READER",
+    "gldv2": "gldv2:READER",
+    "holidays": "holidays:READER",
+    "ukbench": "ukbench:READER",
 }
 
 
