@@ -15,7 +15,7 @@ from imgrank.config import DecodeSettings
 if TYPE_CHECKING:
     from imgrank.steps.evaluate import Evaluation
 
-PROTOCOL_NAMES = ("trec", "revisited", "gldv2", "ilias")
+PROTOCOL_NAMES = ("trec", "revisited", "gldv2", "top100", "ilias")
 
 measure_options = options.together(
     click.option(

@@ -41,6 +41,7 @@ PROTOCOLS = {
         "Radenović et al., arXiv:1803.11285",
     ),
     "gldv2": Protocol("Google Landmarks v2 retrieval", ("AP@100", "P@1", "R@100"), "Weyand et al., arXiv:2004.01804"),
+    "top100": Protocol("retrieval, the first 100", ("AP@100", "P@1", "R@100"), "Suma et al., arXiv:2603.28603"),
     "ilias": Protocol(
         "ILIAS", ("ILIAS-AP@1000", "R@1000", "oracle-AP@1000"), "Kordopatis-Zilos et al., arXiv:2502.11748"
     ),

@@ -12,6 +12,12 @@ from imgrank.evaluation.datasets.base import DISTRACTORS_REST, Dataset, Reader
 
 _PACKAGE = "imgrank.evaluation.datasets"
 DATASETS: Mapping[str, str] = {  # name -> module:reader
+    "ilias": "ilias:READER",
+    "product1m": "product1m:READER",
+    "sop": "sop:READER",
+    "sop-1k": "sop:READER_1K",
+    "met": "met:READER",
+    "met-mini": "met:READER_MINI",
 }
 
 
