@@ -6,6 +6,7 @@ import pytest
 
 from imgrank.errors import InputError
 from imgrank.evaluation.datasets.registry import read_dataset
+from imgrank.evaluation.measures import PROTOCOLS
 
 HEADER = "image_id class_id super_class_id path\n"
 TEST = (
@@ -19,7 +20,7 @@ def test_each_photo_of_the_test_split_is_a_query_for_the_others_of_its_class(tmp
     (tmp_path / "Ebay_test.txt").write_text(TEST)
     found = read_dataset("sop", tmp_path)
     a, b, c, d = (b"bicycle_final/%b.JPG" % name for name in (b"1_0", b"1_1", b"2_0", b"1_2"))
-    assert found.protocol == "top100"
+    assert PROTOCOLS[found.protocol].measures[0] == "AP@100"
     assert found.database == (a, b, c, d)
     assert [task.qrels for task in found.tasks] == [{a: {b: 1, d: 1}, b: {a: 1, d: 1}, c: {}, d: {a: 1, b: 1}}]
     assert found.strays == frozenset()
