@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 @judged_options.judgement_options
 @judged_options.measure_options
 @judged_options.searched_options
-@click.option("-k", "--depth", default=1000, show_default=True, type=click.IntRange(min=1), help="Hits of each query.")
 @click.option("--rerank", "top", type=click.IntRange(min=1), metavar="K", help="Re-rank the K best.")
-@click.option("--exact", is_flag=True, help="Compare with every photo instead of following the graph.")
 @click.option("--save-run", type=click.Path(dir_okay=False, path_type=Path), help="Write the hits as JSON lines.")
 @scorer_options.scorer_options
 @click.option("--encoder", metavar="MODEL", help="Where the encoder of the bundle lies here, if it moved.")
@@ -100,10 +98,11 @@ def _searched(console: Any, bundles: tuple[Path, ...], dataset: Dataset, chosen:
     if chosen["top"] is not None:
         settings, request, score_cache = scorer_options.second_stage(chosen["top"], chosen)
         reranker = Reranker(judged.photos, settings, request, score_cache=score_cache, reporter=console)
-    wanted = {name: chosen[name] for name in ("depth", "exact", "encoder", "device")}
+    wanted = {name: chosen[name] for name in ("exact", "encoder", "device")}
+    depth = judged_options.depth_of(chosen, judged)
     rankings, skipped = [], 0
     with console.bar(len(judged.queries()), "eval", "query") as advance:
-        for answer in searched(judged, reranker=reranker, **wanted):
+        for answer in searched(judged, depth=depth, reranker=reranker, **wanted):
             advance(1)
             if isinstance(answer, ImageError):
                 skipped += 1

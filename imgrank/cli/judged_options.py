@@ -12,8 +12,11 @@ from imgrank.cli.options import together
 
 if TYPE_CHECKING:
     from imgrank.evaluation.datasets.base import Dataset
+    from imgrank.steps.judged_photos import JudgedPhotos
 
-PROTOCOL_NAMES = ("trec", "revisited", "gldv2", "ilias", "instre", "holidays", "ukbench")
+_USUAL_DEPTH = 1000
+_WHOLE_AT_MOST = 30_000  # photos: rankings of so many hits fit into memory for a thousand queries
+PROTOCOL_NAMES = ("trec", "revisited", "gldv2", "top100", "ilias", "instre", "holidays", "ukbench")
 
 judgement_options = together(
     click.option(
@@ -48,6 +51,13 @@ measure_options = together(
 )
 
 searched_options = together(
+    click.option(
+        "-k",
+        "--depth",
+        type=click.IntRange(min=1),
+        help="Hits of each query.  [default: 1000; the whole data set where its evaluator ranks that, up to 30000]",
+    ),
+    click.option("--exact", is_flag=True, help="Compare with every photo instead of following the graph."),
     click.option(
         "--queries",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -93,3 +103,14 @@ def measures_of(chosen: Mapping[str, Any], dataset: Dataset) -> tuple[str, ...]:
     for name in measures:
         measure(name)
     return measures
+
+
+def depth_of(chosen: Mapping[str, Any], judged: JudgedPhotos) -> int:
+    """Return how many hits each query has: as many as are asked for, or as the data set's evaluator looks at."""
+    from imgrank.evaluation.measures import PROTOCOLS
+
+    if chosen["depth"] is not None:
+        return int(chosen["depth"])
+    count = judged.ranked
+    whole = PROTOCOLS[chosen["protocol"] or judged.dataset.protocol].whole
+    return count if whole and count <= _WHOLE_AT_MOST else _USUAL_DEPTH

@@ -47,13 +47,9 @@ trial_options = options.together(
     judged_options.searched_options,
     judged_options.measure_options,
     click.option(
-        "-k", "--depth", default=1000, show_default=True, type=click.IntRange(min=1), help="Hits of each shortlist."
-    ),
-    click.option(
         "--rerank", "top", default=50, show_default=True, type=click.IntRange(min=1), metavar="K",
         help="Candidates of the second stage.",
     ),
-    click.option("--exact", is_flag=True, help="Compare with every photo instead of following the graph."),
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="At most N queries, by chance."),
     click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of that chance."),
 )  # fmt: skip
@@ -107,7 +103,8 @@ def trials_of(console: Any, bundles: Sequence[Path], chosen: Mapping[str, Any]) 
     photos = open_collection(bundles, limits, chosen["roots"])
     judged = JudgedPhotos(photos, dataset, chosen["queries"])
     check_missing(judged, allow=chosen["allow_missing"], reporter=console)
-    settings = TrialSettings(**{name: chosen[name] for name in ("depth", "top", "exact", "sample", "seed")})
+    depth = judged_options.depth_of(chosen, judged)
+    settings = TrialSettings(depth, **{name: chosen[name] for name in ("top", "exact", "sample", "seed")})
     trials = Trials(
         judged,
         settings,

@@ -26,11 +26,13 @@ class Protocol:
         title: of the benchmark.
         measures: the first one is the benchmark's own.
         source: of the evaluator that is followed.
+        whole: whether that evaluator ranks the whole database.
     """
 
     title: str
     measures: tuple[str, ...]
     source: str
+    whole: bool = False
 
 
 PROTOCOLS = {
@@ -39,16 +41,23 @@ PROTOCOLS = {
         "revisited Oxford and Paris",
         ("revisited-AP", "revisited-P@1", "revisited-P@5", "revisited-P@10"),
         "Radenović et al., arXiv:1803.11285",
+        whole=True,
     ),
     "gldv2": Protocol("Google Landmarks v2 retrieval", ("AP@100", "P@1", "R@100"), "Weyand et al., arXiv:2004.01804"),
+    "top100": Protocol("retrieval, the first 100", ("AP@100", "P@1", "R@100"), "Suma et al., arXiv:2603.28603"),
     "ilias": Protocol(
         "ILIAS", ("ILIAS-AP@1000", "R@1000", "oracle-AP@1000"), "Kordopatis-Zilos et al., arXiv:2502.11748"
     ),
     "instre": Protocol(
-        "INSTRE", ("revisited-AP", "revisited-P@1"), "Iscen et al., arXiv:1611.05113; compute_map as for Oxford"
+        "INSTRE",
+        ("revisited-AP", "revisited-P@1"),
+        "Iscen et al., arXiv:1611.05113; compute_map as for Oxford",
+        whole=True,
     ),
-    "holidays": Protocol("INRIA Holidays", ("revisited-AP", "P@1"), "Jégou et al., ECCV 2008, holidays_map.py"),
-    "ukbench": Protocol("UKBench", ("N-S", "AP"), "Nistér and Stewénius, CVPR 2006"),
+    "holidays": Protocol(
+        "INRIA Holidays", ("revisited-AP", "P@1"), "Jégou et al., ECCV 2008, holidays_map.py", whole=True
+    ),
+    "ukbench": Protocol("UKBench", ("N-S", "AP"), "Nistér and Stewénius, CVPR 2006", whole=True),
 }
 
 

@@ -87,8 +87,12 @@ class JudgedPhotos:
     @property
     def left_out(self) -> int:
         """Return how many readable photos of the bundles are not ranked, because they are not of the data set."""
-        every = sum(int(np.count_nonzero(self._all.searched(part))) for part in range(len(self._all.parts)))
-        return every - sum(int(np.count_nonzero(self.photos.searched(part))) for part in range(len(self._all.parts)))
+        return _searched(self._all) - self.ranked
+
+    @property
+    def ranked(self) -> int:
+        """Return how many photos are ranked."""
+        return _searched(self.photos)
 
     @property
     def asks_files(self) -> bool:
@@ -142,6 +146,10 @@ class JudgedPhotos:
     def row_of(self, name: bytes) -> int | None:
         """Return the row of a photo of the data set; None where the bundles lack it."""
         return self._rows.get(name)
+
+
+def _searched(photos: Collection) -> int:
+    return sum(int(np.count_nonzero(photos.searched(part))) for part in range(len(photos.parts)))
 
 
 class _Finder:

@@ -18,6 +18,12 @@ DATASETS: Mapping[str, str] = {  # name -> module:reader
     "gldv2": "gldv2:READER",
     "holidays": "holidays:READER",
     "ukbench": "ukbench:READER",
+    "ilias": "ilias:READER",
+    "product1m": "product1m:READER",
+    "sop": "sop:READER",
+    "sop-1k": "sop:READER_1K",
+    "met": "met:READER",
+    "met-mini": "met:READER_MINI",
 }
 
 
