@@ -1,6 +1,7 @@
 """A folder that has everything that the examples of help texts and pages name."""
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,9 @@ def prepare(drawn: CollectionFiles, folder: Path) -> Path:
     for name in ("q.tsv", "qrels.tsv"):
         (folder / name).write_text("".join(same))
     (folder / "list.txt").write_text("query.jpg\n")
+    _lay_out_oxford(folder, kinds)
+    run("index", "roxford5k/jpg", "-o", "ox.h5")
+    run("index", "revisitop1m/jpg", "-o", "1m.h5")
     (folder / "my-finetuned-model").mkdir()
     shutil.copy(BUILTIN_FOLDER / "config.json", folder / "my-finetuned-model")
     programs = folder / "bin"
@@ -86,6 +90,26 @@ def prepare(drawn: CollectionFiles, folder: Path) -> Path:
     for program in programs.iterdir():
         program.chmod(0o755)
     return folder
+
+
+def _lay_out_oxford(folder: Path, kinds: dict[str, str]) -> None:
+    """Lay views of objects out as ROxford5k is published, and other photos as its million distractors."""
+    jpg, distractors = folder / "roxford5k" / "jpg", folder / "revisitop1m" / "jpg"
+    jpg.mkdir(parents=True)
+    distractors.mkdir(parents=True)
+    views = sorted(kinds, key=lambda name: Path(name).stem)
+    for name in views:
+        shutil.copy(folder / name, jpg)
+    stems = [Path(name).stem for name in views]
+    same = [place for place, name in enumerate(views) if kinds[name] == kinds[views[0]] and place]
+    right = [place - 1 for place in same]
+    one = {"bbx": [0.0, 0.0, 200.0, 150.0], "easy": right[:1], "hard": right[1:], "junk": []}
+    truth = {"imlist": stems[1:], "qimlist": stems[:1], "gnd": [one]}
+    (folder / "roxford5k" / "gnd_roxford5k.pkl").write_bytes(pickle.dumps(truth))
+    for photo in sorted((folder / "photos").glob("one*.jpg")):
+        shutil.copy(photo, distractors)
+    listed = "".join(f"{photo.name}\n" for photo in sorted(distractors.iterdir()))
+    (folder / "revisitop1m" / "revisitop1m.txt").write_text(listed)
 
 
 def run_line(folder: Path, line: str) -> None:

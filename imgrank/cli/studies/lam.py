@@ -27,7 +27,7 @@ def command(bundles: tuple[Path, ...], **chosen: Any) -> int:
     \b
     Example:
         imgrank study lambda db.h5 --qrels q.tsv -o studies
-        imgrank study lambda db.h5 --qrels q.tsv -o studies --method geometric --lambda 0.3 --lambda 0.5
+        imgrank study lambda db.h5 --qrels q.tsv -o two-weights --method geometric --lambda 0.3 --lambda 0.5
     """
     from imgrank.cli.console import Console
     from imgrank.steps.studies.lam import WEIGHTS, lambda_study
