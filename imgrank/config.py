@@ -22,7 +22,7 @@ ProjectionChoice = Literal["default", "collection"]
 Prune = Literal["divprune", "grid", "none"]
 TokenDtype = Literal["float16", "bfloat16", "int8"]
 ScorerName = Literal["auto", "mllm", "maxsim", "geometric"]
-Task = Literal["object", "landmark", "artwork", "product"]
+Task = Literal["object", "landmark", "artwork", "product", "category"]
 PromptLayout = Literal["images-first", "instruction-first"]
 ProfileChoice = Literal["auto", "none", "qwen3-vl-reranker", "lamra-rank", "lamra-rank-qwen2.5vl"]
 Fuse = Literal["mean", "max", "rrf"]
@@ -168,7 +168,7 @@ class RerankSettings(Settings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     profile: ProfileChoice = "auto"  # how a tuned re-ranker is asked; auto: by its name
     prompt_layout: PromptLayout | None = None  # None: the profile's, or images-first
-    answers: str | None = None  # "digits", "yes-no" or a file; None: the profile's, or digits
+    answers: str | None = None  # a name or file of `mllm.answers`; None: the profile's, or digits
     symmetric: bool = False  # ask about each pair in both orders
     top_only: int | None = None  # how many places of the result matter; None: all
     time_budget: float | None = None  # seconds for a query; None: as long as it takes

@@ -39,7 +39,7 @@ class Hit:
     similarity: float  # cosine of the two descriptors
     scorer: str | None = None  # set for re-ranked hits
     probability: float | None = None  # of "same", in [0, 1]
-    logit: float | None = None  # z_same - z_different
+    logit: float | None = None  # of the probability: z_same - z_different, where a model has two answers
     calibrated: float | None = None  # in [0, 1]: the share of such pairs that show the same thing; docs/calibration.md
     disagreement: float | None = None  # of the logits of both orders of the pair
     bundle: bytes | None = None  # path of the bundle that the id is of, as given, where there are several

@@ -75,8 +75,9 @@ pair_options = together(
     ),
     click.option(
         "--answers",
-        metavar="digits|yes-no|FILE",
-        help="What the model may say. FILE has two lines, `same: WORD` and `different: WORD`.  [default: digits]",
+        metavar="digits|yes-no|ternary|grades|FILE",
+        help="What the model may say: 0 or 1, No or Yes, or how sure it is, from 0 to 2 or from 0 to 9. FILE has lines "
+        "`different: WORD` and `same: WORD`, or `grade 0: WORD`, `grade 1: WORD` and so on.  [default: digits]",
     ),
     click.option(
         "--profile",

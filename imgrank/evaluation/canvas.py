@@ -6,11 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from imgrank.arrays import Floats, Pixels
+from imgrank.evaluation.region import Box, Mask
 from imgrank.images.resize import resize
 
-Box = tuple[int, int, int, int]  # (x0, y0, x1, y1) in pixels, half-open: columns x0 to x1 - 1, rows y0 to y1 - 1
-
-_BORDER, _STRETCH = 8, 24  # pixels, of what fills a cleared box
+_BORDER, _STRETCH = 8, 24  # pixels, of what fills a cleared place
 
 
 def rounded(values: npt.ArrayLike) -> Pixels:
@@ -34,8 +33,29 @@ def paste(canvas: Pixels, patch: Pixels, top: int, left: int) -> None:
     target[:] = patch[max(-top, 0) :, max(-left, 0) :][: target.shape[0], : target.shape[1]]
 
 
-def cleared(pixels: Pixels, box: Box) -> Pixels:
-    """Return a copy whose box is filled from what borders it, the nearer sides counting more."""
+def cleared(pixels: Pixels, box: Box, hole: Mask) -> Pixels:
+    """Return a copy with a hole that is filled from what surrounds it, what is nearer counting more.
+
+    Args:
+        pixels: (height, width, 3) uint8, of which something is not the hole.
+        box: around the hole.
+        hole: (y1 - y0, x1 - x0) bool, the pixels of the box that are filled; no others change.
+    """
+    x0, y0, x1, y1 = box
+    filled = pixels.copy()
+    if hole.all():  # has straight borders, whose structure can be drawn in
+        filled[y0:y1, x0:x1] = _from_four_sides(pixels, box)
+        return filled
+    top, left = max(y0 - _BORDER, 0), max(x0 - _BORDER, 0)
+    around = pixels[top : y1 + _BORDER, left : x1 + _BORDER].astype(np.float32)
+    known = np.ones(around.shape[:2], dtype=np.float32)
+    known[y0 - top : y1 - top, x0 - left : x1 - left][hole] = 0
+    values = _coarse_to_fine(around, known)[y0 - top : y1 - top, x0 - left : x1 - left]
+    filled[y0:y1, x0:x1][hole] = rounded(values[hole])
+    return filled
+
+
+def _from_four_sides(pixels: Pixels, box: Box) -> Pixels:
     x0, y0, x1, y1 = box
     y, x = np.arange(y0, y1)[:, None, None], np.arange(x0, x1)[None, :, None]
     borders = [  # with the distance of each pixel in the box
@@ -45,9 +65,33 @@ def cleared(pixels: Pixels, box: Box) -> Pixels:
         (_smooth(pixels[y0:y1, x1 : x1 + _BORDER], y1 - y0, 1), x1 - x),
     ]
     present = [(border / distance, 1 / distance) for border, distance in borders if border.size]
-    filled = pixels.copy()
-    filled[y0:y1, x0:x1] = rounded(sum(value for value, _ in present) / sum(weight for _, weight in present))
-    return filled
+    return rounded(sum(value for value, _ in present) / sum(weight for _, weight in present))
+
+
+def _coarse_to_fine(values: Floats, known: Floats) -> Floats:
+    """Fill in what is not known from the same picture at half the size, filled likewise.
+
+    The pull and push of Gortler et al., The Lumigraph, SIGGRAPH 1996.
+
+    Args:
+        values: (h, w, 3) float32.
+        known: (h, w) float32 in [0, 1], the weights of the values; at least one is above 0.
+
+    Returns:
+        (h, w, 3) float32, the values where their weight is 1.
+    """
+    if known.all():
+        return values
+    height, width = known.shape
+    even = ((0, height % 2), (0, width % 2))
+    blocks = (-(-height // 2), 2, -(-width // 2), 2)
+    weights = np.pad(known, even).reshape(blocks).sum(axis=(1, 3))
+    sums = np.pad(values * known[..., None], (*even, (0, 0))).reshape((*blocks, 3)).sum(axis=(1, 3))
+    coarse = sums / np.where(weights > 0, weights, 1)[..., None]
+    below = _coarse_to_fine(coarse, np.minimum(weights, 1))
+    y, x = np.meshgrid((np.arange(height) - 0.5) / 2, (np.arange(width) - 0.5) / 2, indexing="ij")
+    share = known[..., None]
+    return np.asarray(share * values + (1 - share) * bilinear(below, y, x))
 
 
 def _smooth(border: Pixels, height: int, width: int) -> Pixels:

@@ -2,7 +2,8 @@
 
 The ten are those of the robustness study of arXiv:2604.13268 (Fig. 5), which does not publish their ranges; the ranges
 here are ours. Each begins at nothing and ends where little of the object is left. All keep the size of the photo, so
-that curves differ by what was changed and not by what a model makes of another size.
+that curves differ by what was changed and not by what a model makes of another size. A box says where the object is,
+or, closer, a mask. docs/evaluation.md lists all ten.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 
 from imgrank.arrays import Floats, Pixels
 from imgrank.errors import InputError
-from imgrank.evaluation.canvas import Box, bilinear, blank, cleared, mean_colour, paste, rounded
+from imgrank.evaluation.canvas import bilinear, blank, cleared, mean_colour, paste, rounded
+from imgrank.evaluation.region import Box, Mask, Region, locate
 from imgrank.images.resize import check_pixels, resize
 
 LEAST_CONTRAST = 0.05  # of the photo's own
@@ -25,14 +27,15 @@ MOST_BLUR = 0.02  # standard deviation, of the longer side
 MOST_TILES = 8  # across and down
 MOST_NOISE = 80.0  # standard deviation, of 255
 MOST_PATCHES = 24  # they cover about three quarters of what surrounds the object
-MOST_OCCLUSION = 0.8  # of the box's area
+MOST_OCCLUSION = 0.8  # of the object's area
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True, eq=False)
 class _Case:
     pixels: Pixels
-    box: Box
+    box: Box  # around the object
+    mask: Mask  # the pixels of the box that are the object
     strength: float  # in (0, 1]
     rng: np.random.Generator
     other: Pixels | None
@@ -70,14 +73,15 @@ class Perturbation:
 
 
 def perturb(
-    name: str, pixels: Pixels, box: Box, strength: float, *, seed: int = 0, other: Pixels | None = None
+    name: str, pixels: Pixels, region: Region, strength: float, *, seed: int = 0, other: Pixels | None = None
 ) -> Pixels:
     """Change a photo of an object. Equal arguments give equal bytes.
 
     Args:
         name: a key of `PERTURBATIONS`.
         pixels: (height, width, 3) uint8, is not changed.
-        box: where the object is: (x0, y0, x1, y1) in pixels, half-open.
+        region: where the object is: a box (x0, y0, x1, y1) in pixels, half-open, or a (height, width) bool mask, True
+            on it. Equal regions give equal bytes, whether said by a box or by a mask.
         strength: 0 (the photo as it is) to 1 (`Perturbation.extreme`).
         seed: at least 0; decides what is random. The random parts of one seed grow with the strength: a place that is
             covered stays covered. Tiles are shuffled anew.
@@ -87,8 +91,9 @@ def perturb(
         (height, width, 3) uint8, a new array.
 
     Raises:
-        InputError: an unknown name, a strength outside [0, 1], a box outside the photo, a negative seed, arrays of
-            another shape or type, or a box that is the whole photo where its surroundings are to be changed.
+        InputError: an unknown name, a strength outside [0, 1], a box outside the photo, an empty mask, a negative
+            seed, arrays of another shape or type, or a region that is the whole photo where its surroundings are to be
+            changed.
     """
     if name not in PERTURBATIONS:
         raise InputError(f"no perturbation {name!r}; known: {', '.join(PERTURBATIONS)}")
@@ -99,17 +104,13 @@ def perturb(
         raise InputError(f"strength {strength}: must be in [0, 1]")
     if seed < 0:
         raise InputError(f"seed {seed}: must be at least 0")
-    height, width = pixels.shape[:2]
-    x0, y0, x1, y1 = box
-    whole = all(isinstance(side, int | np.integer) for side in box)
-    if not (whole and 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise InputError(f"box {box}: must be whole pixels x0 < x1, y0 < y1 inside the photo of {width} x {height}")
+    box, mask = locate(region, *pixels.shape[:2])
     chosen = PERTURBATIONS[name]
-    if chosen.around and (y1 - y0, x1 - x0) == (height, width):
-        raise InputError(f"{name}: the box is the whole photo, so nothing surrounds the object; choose another photo")
+    if chosen.around and mask.shape == pixels.shape[:2] and mask.all():
+        raise InputError(f"{name}: the object is the whole photo, so nothing surrounds it; choose another photo")
     if strength == 0:
         return pixels.copy()
-    return chosen.apply(_Case(pixels, box, strength, np.random.default_rng([0x9E27, seed]), other))
+    return chosen.apply(_Case(pixels, box, mask, strength, np.random.default_rng([0x9E27, seed]), other))
 
 
 # Light
@@ -160,9 +161,15 @@ def _reduced(pixels: Pixels, strength: float) -> Pixels:
 
 def _background_scaling(case: _Case) -> Pixels:
     x0, y0, x1, y1 = case.box
-    small = _reduced(case.pixels[case.inside], case.strength)
-    canvas = cleared(case.pixels, case.box)
-    paste(canvas, small, (y0 + y1 - small.shape[0]) // 2, (x0 + x1 - small.shape[1]) // 2)
+    # Behind the object's edge its own colours go on, so that nothing of the background is shrunk with it.
+    alone = cleared(case.pixels[case.inside], (0, 0, x1 - x0, y1 - y0), ~case.mask)
+    small = _reduced(alone, case.strength)
+    height, width = small.shape[:2]
+    cover = resize(np.repeat(case.mask[..., None] * np.uint8(255), 3, axis=2), height, width, "box") / 255
+    canvas = cleared(case.pixels, case.box, case.mask)
+    top, left = (y0 + y1 - height) // 2, (x0 + x1 - width) // 2
+    behind = canvas[top : top + height, left : left + width]
+    behind[:] = rounded(cover * small + (1 - cover) * behind)
     return canvas
 
 
@@ -215,7 +222,7 @@ def _clutter(case: _Case) -> Pixels:
         rows, columns = (1 + max(height, width) * case.rng.uniform(1 / 8, 1 / 3, 2)).astype(int).tolist()
         top, left = int(case.rng.integers(height)) - rows // 2, int(case.rng.integers(width)) - columns // 2
         paste(cluttered, case.patch(rows, columns), top, left)
-    cluttered[case.inside] = case.pixels[case.inside]
+    cluttered[case.inside][case.mask] = case.pixels[case.inside][case.mask]
     return cluttered
 
 
@@ -226,9 +233,10 @@ def _occlusion(case: _Case) -> Pixels:
     # The lowest places of a smooth random relief: a few blobs, of just the area wanted.
     relief = case.rng.uniform(size=(4, 4, 1)).astype(np.float32)
     y, x = np.meshgrid(np.linspace(0, 3, height), np.linspace(0, 3, width), indexing="ij")
-    lowest = np.argsort(bilinear(relief, y, x).ravel(), kind="stable")
-    covered = np.unravel_index(lowest[: round(MOST_OCCLUSION * case.strength * lowest.size)], (height, width))
-    box[covered] = case.patch(height, width)[covered]
+    lowest = np.argsort(bilinear(relief, y, x)[case.mask, 0], kind="stable")
+    covered = np.argwhere(case.mask)[lowest[: round(MOST_OCCLUSION * case.strength * lowest.size)]]
+    rows, columns = covered.T
+    box[rows, columns] = case.patch(height, width)[rows, columns]
     return occluded
 
 
@@ -236,13 +244,13 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
     "contrast": Perturbation("a twentieth of the contrast is left about the photo's mean grey", _contrast),
     "brightness": Perturbation("all values times 8, or by 8, as the seed decides", _brightness),
     "rotation": Perturbation(
-        "turned by 180 degrees, counterclockwise about the middle of the box; what leaves the frame is lost, what "
-        "enters it has the photo's mean colour",
+        "turned by 180 degrees, counterclockwise about the middle of the object's box; what leaves the frame is lost, "
+        "what enters it has the photo's mean colour",
         _rotation,
     ),
     "scale": Perturbation("the photo at a quarter of its sides, amid its mean colour", _scale),
     "background-scaling": Perturbation(
-        "the box at a quarter of its sides, about its middle; its place is filled from around it",
+        "the object at a quarter of its sides, about the middle of its box; its place is filled from around it",
         _background_scaling,
         around=True,
     ),
@@ -250,7 +258,9 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
     "tiling": Perturbation("cut into 8 x 8 tiles (at less strength, fewer and larger ones), shuffled", _tiling),
     "noise": Perturbation("Gaussian noise of standard deviation 80 on each value", _noise),
     "clutter": Perturbation(
-        "24 patches, an eighth to a third of the longer side long, around the box and behind it", _clutter, around=True
+        "24 patches, an eighth to a third of the longer side long, around the object and behind it",
+        _clutter,
+        around=True,
     ),
-    "occlusion": Perturbation("four fifths of the box's area covered", _occlusion),
+    "occlusion": Perturbation("four fifths of the object's area covered", _occlusion),
 }

@@ -1,1 +1,1 @@
-"""Multimodal language models: photos become visual tokens, and pairs of photos become the logits of two answers."""
+"""Multimodal language models: photos become visual tokens, and pairs of photos become the logits of its answers."""

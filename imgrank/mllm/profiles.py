@@ -23,6 +23,7 @@ _INSTRUCTIONS: Mapping[Task, str] = {
     "landmark": "Find photos of the same building, monument or place as in the query photo, or of a part of it.",
     "artwork": "Find photos of the same work of art as in the query photo, not of another of its artist or style.",
     "product": "Find photos of the same product as in the query photo: the same brand, model and variant.",
+    "category": "Find photos of the same category of object as in the query photo, be it the very same one or another.",
 }
 
 

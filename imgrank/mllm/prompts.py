@@ -17,7 +17,7 @@ from imgrank.errors import SettingsError
 from imgrank.mllm.answers import Answers, read_text
 from imgrank.mllm.base import VisionLanguageModel
 
-QUERY, CANDIDATE = "{query}", "{candidate}"
+QUERY, CANDIDATE, REPLY = "{query}", "{candidate}", "{reply}"
 _MAX_PROMPT_BYTES = 64 * 2**10
 
 _QUESTIONS: Mapping[Task, str] = {
@@ -37,8 +37,16 @@ _QUESTIONS: Mapping[Task, str] = {
         "The first photo shows a product. Does the second photo show the same product, the same brand, model and "
         "variant? Packaging may be turned, opened, partly hidden or among other goods."
     ),
+    "category": (
+        "The first photo shows an object. Does the second photo show an object of the same category? It need not be "
+        "the very same one. It may be smaller or larger, partly hidden, or among other things."
+    ),
 }
-_REPLY = " Reply with one {kind} only: {positive} if it does, {negative} if it does not."
+_TWO = "Reply with one {kind} only: {positive} if it does, {negative} if it does not."
+_GRADED = (
+    "Reply with one {kind} only, by how sure that is: {negative} if it surely does not, {positive} if it surely does, "
+    "or {between}."
+)
 _EXAMPLE = QUERY + CANDIDATE + "Do both photos show the same door? Reply {positive} or {negative}."
 
 
@@ -49,8 +57,8 @@ class Prompt:
     Attributes:
         name: the task, or the file it was read from.
         text: the user's turn, with "{query}" and "{candidate}" once each where the photos go; "{positive}" and
-            "{negative}" stand for the answers, "{kind}" for "digit" or "word". All else, white space too, is what the
-            model reads.
+            "{negative}" stand for the answers, "{between}" for those between them, "{kind}" for "digit" or "word",
+            and "{reply}" for a sentence that asks for one of them. All else, white space too, is what the model reads.
         system: system message; None leaves the model's chat format its own.
 
     Raises:
@@ -76,7 +84,8 @@ class Prompt:
             if piece in (QUERY, CANDIDATE):
                 content.append({"type": "image"})
             elif piece:
-                content.append({"type": "text", "text": answers.fill(piece)})
+                text = piece.replace(REPLY, _GRADED if answers.graded else _TWO)
+                content.append({"type": "text", "text": answers.fill(text)})
         system = [] if self.system is None else [{"role": "system", "content": _text(self.system)}]
         return [*system, {"role": "user", "content": content}]
 
@@ -115,7 +124,7 @@ def prompt_for(task: Task, layout: PromptLayout = "images-first") -> Prompt:
     check_task(task)
     if layout not in get_args(PromptLayout):
         raise SettingsError(f"no prompt layout {layout!r}; known: {', '.join(get_args(PromptLayout))}")
-    photos, question = QUERY + CANDIDATE, _QUESTIONS[task] + _REPLY
+    photos, question = QUERY + CANDIDATE, f"{_QUESTIONS[task]} {REPLY}"
     if layout == "instruction-first":
         return Prompt(task, question + photos)
     return Prompt(task, photos + question)
@@ -149,14 +158,14 @@ class Rendered:
         between: from the first image to the second.
         after: from the second image to where the answer begins.
         query_first: whether the first image is the query's.
-        answer_ids: token of the negative and of the positive answer.
+        answer_ids: tokens of the answers, by grade: "surely not the same" first, "surely the same" last.
     """
 
     before: tuple[int, ...]
     between: tuple[int, ...]
     after: tuple[int, ...]
     query_first: bool
-    answer_ids: tuple[int, int]
+    answer_ids: tuple[int, ...]
 
 
 def render(prompt: Prompt, answers: Answers, model: VisionLanguageModel) -> Rendered:

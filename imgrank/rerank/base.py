@@ -17,8 +17,8 @@ class PairScores:
 
     Attributes:
         values: (k,) float32 in [0, 1], what is fused with the similarity.
-        ways: (w, k) float32 logit differences z_same - z_different, one row for each way a pair was asked about, where
-            the scorer has them; values are then the sigmoid of their mean.
+        ways: (w, k) float32 logits of "same" (z_same - z_different, or of grades: `imgrank.rerank.grades`), one row for
+            each way a pair was asked about, where the scorer has them; values are then the sigmoid of their mean.
     """
 
     values: Floats
@@ -26,7 +26,7 @@ class PairScores:
 
     @classmethod
     def of_logits(cls, ways: Floats) -> PairScores:
-        """Return probabilities for logit differences, (w, k) or, of one way, (k,).
+        """Return probabilities for logits, (w, k) or, of one way, (k,).
 
         Raises:
             ImgrankError: a logit is NaN or infinite.
@@ -34,13 +34,13 @@ class PairScores:
         ways = np.atleast_2d(np.asarray(ways, dtype=np.float32))
         if not np.isfinite(ways).all():
             raise ImgrankError("the model answered with NaN or infinity; run it again with --dtype float32")
-        # float64: float32 exp would already round 1 + exp(-17) to 1.
-        probabilities = 1.0 / (1.0 + np.exp(-ways.mean(axis=0, dtype=np.float64)))
+        # float64: float32 exp would already round 1 + exp(-17) to 1. Beyond -700 it would overflow, and p is 0 anyway.
+        probabilities = 1.0 / (1.0 + np.exp(-np.maximum(ways.mean(axis=0, dtype=np.float64), -700.0)))
         return cls(probabilities.astype(np.float32), ways)
 
     @property
     def logits(self) -> Floats | None:
-        """(k,) float32, the mean logit difference of each pair; None where the scorer has none."""
+        """(k,) float32, the mean logit of each pair; None where the scorer has none."""
         return None if self.ways is None else self.ways.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     @property

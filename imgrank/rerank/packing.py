@@ -1,4 +1,4 @@
-"""The logit difference of (query, candidate) pairs from visual tokens, many candidates at a time.
+"""The logit of "same" of (query, candidate) pairs from visual tokens, many candidates at a time.
 
 The part of the prompt up to the candidate's photo runs once for each query; the rest of the prompt of many candidates
 runs as one packed sequence (`imgrank.mllm.packed`), in chunks that fit a token budget. Knows no model family, no
@@ -19,6 +19,7 @@ from imgrank.mllm.answers import Answers
 from imgrank.mllm.base import Prefix, Segment, VisionLanguageModel, VisualTokens
 from imgrank.mllm.prompts import Prompt, render
 from imgrank.mllm.segments import follow
+from imgrank.rerank.grades import match_logits
 
 # On a CPU longer chunks gain nothing: 1,024 rows keep its cores busy, and their activations still fit its caches.
 _CPU_CHUNK_TOKENS = 1024
@@ -37,7 +38,7 @@ def default_chunk_tokens(model: VisionLanguageModel) -> int:
 
 
 class PairScorer:
-    """Scores candidates against a query with one model, one prompt and one pair of answers.
+    """Scores candidates against a query with one model, one prompt and one scale of answers.
 
     Scores do not depend on the order of the candidates or on the chunks, up to the last bits: matrix products of
     other sizes sum in another order. The same call gives the same bits.
@@ -45,7 +46,7 @@ class PairScorer:
     Args:
         model: from `imgrank.mllm.registry.load_mllm`.
         prompt: from `imgrank.mllm.prompts`.
-        answers: the two words compared.
+        answers: the words compared.
         chunk_tokens: tokens packed into one forward pass; None chooses by the device's free memory. It is halved, for
             good, whenever the device runs out of memory.
 
@@ -81,7 +82,7 @@ class PairScorer:
         return PairScorer(self.model, self.prompt.swapped(), self.answers, chunk_tokens=self.chunk_tokens)
 
     def score(self, query: VisualTokens, candidates: Iterable[VisualTokens]) -> Floats:
-        """Return the (n,) float32 logit differences z_positive - z_negative, in the order of the candidates.
+        """Return the (n,) float32 logits of "same" (`imgrank.rerank.grades`), in the order of the candidates.
 
         Raises:
             InputError: visual tokens of another model, or an image without tokens.
@@ -92,7 +93,7 @@ class PairScorer:
         return np.concatenate([np.zeros(0, dtype=np.float32), *chunks])
 
     def score_plainly(self, query: Pixels, candidate: Pixels, *, longer_side: int, max_tokens: int) -> float:
-        """Return the logit difference by the model's published forward on the pixels of one pair: slow, for checks.
+        """Return the logit of "same" by the model's published forward on the pixels of one pair: slow, for checks.
 
         Args:
             query: (height, width, 3) uint8.
@@ -104,8 +105,7 @@ class PairScorer:
         ids = [*text.before, image, *text.between, image, *text.after]
         pair = [query, candidate] if text.query_first else [candidate, query]
         logits = self.model.plain_logits(ids, pair, text.answer_ids, longer_side=longer_side, max_tokens=max_tokens)
-        negative, positive = logits.tolist()
-        return float(positive - negative)
+        return float(match_logits(logits.cpu().numpy()[None])[0])
 
     def about(self, query: VisualTokens) -> QueryPairs:
         """Get ready to score candidates of one query, in as many calls as one likes.
@@ -149,14 +149,14 @@ class PairScorer:
     def score_suffixes(self, prefix: Prefix, suffixes: list[Segment]) -> Iterator[Floats]:
         """Score one chunk, in two halves where the device is too small for it."""
         try:
-            differences = self._differences(prefix, suffixes)
+            logits = self._logits(prefix, suffixes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(suffixes) == 1:
                 raise self._too_small() from error
         else:
-            yield differences
+            yield logits
             return
         # Outside the handler: the exception's traceback would keep the failed pass's tensors alive.
         if self.model.device.startswith("cuda"):
@@ -166,15 +166,14 @@ class PairScorer:
         yield from self.score_suffixes(prefix, suffixes[:half])
         yield from self.score_suffixes(prefix, suffixes[half:])
 
-    def _differences(self, prefix: Prefix, suffixes: list[Segment]) -> Floats:
+    def _logits(self, prefix: Prefix, suffixes: list[Segment]) -> Floats:
         hidden = self.model.last_hidden(prefix, suffixes)
-        logits = self.model.answer_logits(hidden, self.rendered.answer_ids).cpu().numpy()  # (n, 2) float32
-        differences: Floats = logits[:, 1] - logits[:, 0]
-        if not np.isfinite(differences).all():
+        grades = self.model.answer_logits(hidden, self.rendered.answer_ids).cpu().numpy()  # (n, answers) float32
+        if not np.isfinite(grades).all():
             dtype = self.model.dtype
             advice = "the visual tokens or the weights are damaged" if dtype == "float32" else "try --dtype float32"
             raise ImgrankError(f"{self.model.name} gave logits that are not numbers in {dtype}; {advice}")
-        return differences
+        return match_logits(grades)
 
     def _too_small(self) -> MissingDeviceError:
         return MissingDeviceError(
@@ -214,7 +213,7 @@ class QueryPairs:
         return visual
 
     def chunks(self, candidates: Iterable[VisualTokens]) -> Iterator[Floats]:
-        """Yield the logit differences chunk by chunk, reading candidates only as they are needed.
+        """Yield the logits of "same" chunk by chunk, reading candidates only as they are needed.
 
         A caller that has seen enough can stop. Raises as `PairScorer.score`.
         """
@@ -234,7 +233,7 @@ class QueryPairs:
 class SymmetricPairScorer:
     """Asks about each pair twice, the second time with the roles of query and candidate exchanged.
 
-    The mean of the two logit differences does not depend on which photo is called the query; their distance tells how
+    The mean of the two logits does not depend on which photo is called the query; their distance tells how
     far the model's answer does.
     """
 
@@ -262,7 +261,7 @@ class SymmetricQueryPairs:
         self._forward, self._backward = forward, backward
 
     def chunks(self, candidates: Iterable[VisualTokens]) -> Iterator[Floats]:
-        """Yield (2, n) logit differences, as asked and the other way round, chunk by chunk."""
+        """Yield (2, n) logits of "same", as asked and the other way round, chunk by chunk."""
         waiting: list[VisualTokens] = []  # scored one way, not yet the other
 
         def remembered() -> Iterator[VisualTokens]:

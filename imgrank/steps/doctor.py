@@ -148,7 +148,7 @@ def _examine_model(found: Examination, name: str, device: str, dtype: str, repor
         "revision": model.revision,
         "family": model.family,
         "prompt": prompt.name,
-        "answers": [answers.negative, answers.positive],
+        "answers": list(answers.grades),
         "tokens_of_a_photo": [len(image) for image in tokens],
         "chunk_tokens": scorer.chunk_tokens,
         "seconds_per_pair": round(seconds / len(candidates), 4),

@@ -35,7 +35,7 @@ class Explanation:
         calibrated: the probability that a calibration of the bundle gives the pair; None: it has none.
         logits: of both orders of the pair, by which photo comes first, the one that was asked for first; empty without
             a language model.
-        answers: the two words that are compared; None without a language model.
+        answers: the words that are compared; None without a language model.
         shortlist_rank: its rank by similarity, exact.
         searched: photos that were ranked.
         settings: of the second stage.
@@ -95,6 +95,8 @@ class Explanation:
             judged["logits"] = {order: short(logit) for order, logit in self.logits.items()}
         if self.answers is not None:
             judged["answers"] = {"same": self.answers.positive, "different": self.answers.negative}
+            if self.answers.graded:
+                judged["answers"]["grades"] = list(self.answers.grades)
         return {
             **self.hit.to_dict(),
             "shortlist_rank": self.shortlist_rank,
@@ -154,7 +156,8 @@ class Explanation:
             rows.append(("calibrated", f"{self.calibrated:.4f} (share of such pairs that show the same thing)"))
         if self.answers is not None:
             words = f"{self.answers.positive!r} for the same, {self.answers.negative!r} for different"
-            rows.append(("answers", printable(words)))
+            grades = f", of {len(self.answers.grades)} grades" if self.answers.graded else ""
+            rows.append(("answers", printable(words + grades)))
         return [*rows, *self.tokens.table(), *self.evidence.table()]
 
     def _logits(self, logit: float) -> Table:

@@ -1,6 +1,7 @@
 """The options of the second stage, through processes and pipes."""
 
 import json
+import math
 import os
 import stat
 import subprocess
@@ -62,6 +63,17 @@ def test_a_model_asked_in_every_way(imgrank, collection: Path):
     assert refused.returncode == 2
     assert b"{query}" in refused.stderr
     assert b"{candidate}" in refused.stderr
+    # Grades, by both commands.
+    run = imgrank(*search, "--answers", "grades", cwd=collection)
+    assert run.returncode == 0, run.stderr.decode()
+    hits = records(run.stdout)
+    assert b"6 of 6 pairs scored" in run.stderr
+    assert all(0 < hit["probability"] < 1 and math.isfinite(hit["logit"]) for hit in hits)
+    rerank = ["rerank", "db.h5", "--mllm", "mllm", "--answers", "grades", "--score-cache", "scores.sqlite"]
+    again = imgrank(*rerank, cwd=collection, input=run.stdout)
+    assert again.returncode == 0, again.stderr.decode()
+    assert b"0 of 6 pairs scored" in again.stderr
+    assert records(again.stdout) == hits
     # Several words are several tokens.
     (collection / "answers.txt").write_text("same: quite certainly\ndifferent: no\n")
     refused = imgrank(*search, "--answers", "answers.txt", cwd=collection)

@@ -64,7 +64,7 @@ def test_strength_0_is_a_copy_of_the_photo(name: str) -> None:
 @each
 @pytest.mark.parametrize("other", [None, drawn(1, 50, 40)], ids=["patterns", "other photo"])
 def test_equal_arguments_give_equal_bytes_and_leave_the_photo_alone(name: str, other: np.ndarray | None) -> None:
-    photo = drawn()
+    photo, before = drawn(), None if other is None else other.copy()
     for strength in STRENGTHS[1:]:
         one = perturb(name, photo, BOX, strength, seed=5, other=other)
         np.testing.assert_array_equal(one, perturb(name, photo, BOX, strength, seed=5, other=other))
@@ -72,6 +72,36 @@ def test_equal_arguments_give_equal_bytes_and_leave_the_photo_alone(name: str, o
         assert one.dtype == np.uint8
         assert not np.array_equal(one, photo)
     np.testing.assert_array_equal(photo, drawn())
+    np.testing.assert_array_equal(other, before)
+
+
+@each
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [
+        (1, 300, (100, 0, 140, 1)),
+        (300, 1, (0, 299, 1, 300)),
+        (240, 40, (0, 10, 40, 90)),
+        (2, 2, (1, 1, 2, 2)),
+        (50, 70, (69, 0, 70, 1)),
+    ],
+    ids=["row", "column", "portrait", "four pixels", "one pixel in a corner"],
+)
+def test_odd_shapes(name: str, height: int, width: int, box: tuple[int, int, int, int]) -> None:
+    photo = drawn(0, height, width)
+    for other in (None, drawn(1, 1, 1), drawn(1, 5, 400)):
+        np.testing.assert_array_equal(perturb(name, photo, box, 0, other=other), photo)
+        one = perturb(name, photo, box, 1, seed=5, other=other)
+        assert (one.shape, one.dtype) == (photo.shape, np.uint8)
+        np.testing.assert_array_equal(one, perturb(name, photo, box, 1, seed=5, other=other))
+        x0, y0, x1, y1 = box
+        inside = np.zeros((height, width), bool)
+        inside[y0:y1, x0:x1] = True
+        if name in ("background-scaling", "occlusion"):
+            np.testing.assert_array_equal(one[~inside], photo[~inside])
+        elif name == "clutter":
+            np.testing.assert_array_equal(one[inside], photo[inside])
+            assert differing(one, photo).any()
 
 
 @pytest.mark.parametrize("name", ["tiling", "noise", "clutter", "occlusion"])

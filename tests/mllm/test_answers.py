@@ -1,7 +1,7 @@
 import pytest
 
 from imgrank.errors import SettingsError
-from imgrank.mllm.answers import Answers, answers_for, read_answers
+from imgrank.mllm.answers import NAMED_ANSWERS, Answers, answers_for, read_answers
 from imgrank.mllm.prompts import prompt_for, render
 from imgrank.mllm.registry import load_mllm
 from tests.tiny_mllms import FAMILIES
@@ -67,10 +67,44 @@ def test_an_answer_that_merges_with_the_text_is_refused():
         Answers("n", "s").tokens("Same? ye", Merger())
 
 
-@pytest.mark.parametrize(("negative", "positive"), [("", "1"), ("0", ""), ("1", "1")])
-def test_answers_must_be_two_words(negative, positive):
+@pytest.mark.parametrize("grades", [("", "1"), ("0", ""), ("1", "1"), ("0", "1", "0")])
+def test_answers_must_be_different_words(grades):
     with pytest.raises(SettingsError, match="different words"):
-        Answers(negative, positive)
+        Answers(*grades)
+
+
+@pytest.mark.parametrize("count", [1, 11])
+def test_there_are_2_to_10_answers(count):
+    with pytest.raises(SettingsError, match=f"must be 2 to 10 answers, not {count}"):
+        Answers(*"abcdefghijk"[:count])
+
+
+def test_grades_go_from_the_lowest_to_the_highest():
+    assert Answers("n", "m", "yes").tokens("Same? ", Merger())[1] == (ord("n"), ord("m"), 0)
+    assert Answers("n", "yes").graded is False
+    assert Answers("n", "m", "yes").graded is True
+    with pytest.raises(SettingsError, match="'12' is 2 tokens"):
+        Answers("0", "12", "1").tokens("Same? ", Merger())
+
+
+def test_a_space_that_all_replies_begin_with_belongs_to_the_prompt():
+    class Spaced(Merger):  # a space belongs to the word behind it, but not to a digit
+        def tokenize(self, text):
+            return [1 if letter == "Y" else ord(letter) for letter in text.replace(" yes", "Y")]
+
+    ids, tokens = Answers("0", "1", "2").tokens("Reply:", Spaced())
+    assert (ids, tokens) == (Spaced().tokenize("Reply: "), tuple(map(ord, "012")))
+    with pytest.raises(SettingsError, match="'0' is 2 tokens"):
+        Answers("0", "1", "yes").tokens("Reply:", Spaced())
+
+
+def test_answers_that_a_tokenizer_does_not_tell_apart_are_refused():
+    class Lower(Merger):
+        def tokenize(self, text):
+            return super().tokenize(text.lower())
+
+    with pytest.raises(SettingsError, match="answers 'Y' and 'y' are the same token for merger"):
+        Answers("n", "Y", "y").tokens("Same? ", Lower())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -78,6 +112,8 @@ def test_digits_are_single_tokens_of_a_loaded_model_and_ten_is_not(model_folder,
     model = load_mllm(str(model_folder(family)), device="cpu")
     zero, one = render(prompt_for("object"), Answers(), model).answer_ids
     assert model.tokenize("01") == [zero, one]
+    grades = render(prompt_for("object"), NAMED_ANSWERS["grades"], model).answer_ids
+    assert model.tokenize("0123456789") == list(grades)
     with pytest.raises(SettingsError, match="'10' is 2 tokens"):
         render(prompt_for("object"), Answers("1", "10"), model)
 
@@ -85,11 +121,13 @@ def test_digits_are_single_tokens_of_a_loaded_model_and_ten_is_not(model_folder,
 def test_answers_by_name():
     assert answers_for("digits") == Answers() == Answers("0", "1")
     assert answers_for("yes-no") == Answers("No", "Yes")
+    assert answers_for("ternary") == Answers("0", "1", "2")
+    assert answers_for("grades").grades == tuple("0123456789")
 
 
 @pytest.mark.parametrize("text", ["maybe", "Digits", "x" * 5000, "a\0b"])
 def test_other_names_are_refused_with_the_known_ones(text):
-    with pytest.raises(SettingsError, match="known are digits and yes-no, and there is no such file"):
+    with pytest.raises(SettingsError, match="known are digits, yes-no, ternary, grades, and there is no such file"):
         answers_for(text)
 
 
@@ -107,16 +145,41 @@ def test_an_answers_file(tmp_path, content):
     assert answers_for(str(file)) == Answers("anders", "gleich")
 
 
+@pytest.mark.parametrize("content", ["grade 0: 0\ngrade 1: 1", "grade  1 : 1\n\n grade 0:0\n", "same: 1\ndifferent: 0"])
+def test_two_grades_are_the_two_answers(tmp_path, content):
+    file = tmp_path / "answers.txt"
+    file.write_text(content)
+    assert answers_for(str(file)) == Answers()
+
+
+def test_a_file_of_grades_in_any_order(tmp_path):
+    file = tmp_path / "answers.txt"
+    file.write_text("grade 2: sure: yes\ngrade 0: no\ngrade 1: maybe\n")
+    assert answers_for(str(file)) == Answers("no", "maybe", "sure: yes")
+    file.write_text("".join(f"grade {grade}: {grade}\n" for grade in range(10)))
+    assert answers_for(str(file)) == answers_for("grades")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", r"answers\.txt: lacks the line 'same: WORD'"),
+        (b"", r"answers\.txt: lacks the line 'different: WORD'"),
+        (b"different: A", r"answers\.txt: lacks the line 'same: WORD'"),
         (b"same: A\n", r"answers\.txt: lacks the line 'different: WORD'"),
         (b"same: A\n\nsame: B\n", r"answers\.txt, line 3: a second 'same' answer"),
         (b"same: A\ndifferent:\n", r"answers\.txt, line 2: must be .*not 'different:'"),
-        (b"same A\n", r"answers\.txt, line 1: must be 'same: WORD' or 'different: WORD', not 'same A'"),
+        (b"same A\n", r"answers\.txt, line 1: must be 'same: WORD', 'different: WORD' or 'grade NUM.*, not 'same A'"),
         (b"same: A\nother: B\n", r"answers\.txt, line 2: must be .*not 'other: B'"),
-        (b"same: A\ndifferent: A\n", r"answers\.txt: both answers are 'A'"),
+        (b"same: A\ndifferent: A\n", r"answers\.txt, line 2: a second answer 'A'"),
+        (b"grade 0: A\n", r"answers\.txt: lacks the line 'grade 1: WORD'"),
+        (b"grade 1: A\ngrade 2: B\n", r"answers\.txt: lacks the line 'grade 0: WORD'"),
+        (b"grade 0: A\ngrade 1: B\ngrade 3: C\n", r"answers\.txt: lacks the line 'grade 2: WORD'"),
+        (b"grade 0: A\ngrade 0: B\n", r"answers\.txt, line 2: a second 'grade 0' answer"),
+        (b"".join(b"grade %d: %c\n" % (i, 65 + i) for i in range(11)), r"line 11: grades are 0 to 9, not 10"),
+        (b"grade 0: A\nsame: B\n", r"answers\.txt, line 2: there are either 'same' and 'different' or grades"),
+        (b"different: A\ngrade 1: B\n", r"answers\.txt, line 2: there are either 'same' and 'different' or grades"),
+        (b"grade -1: A\n", r"answers\.txt, line 1: must be "),
+        (b"grade: A\n", r"answers\.txt, line 1: must be "),
         (b"same: \xff\n", r"answers\.txt: not UTF-8"),
         (b"same: A\ndifferent: B\n" + b"\n" * 4096, r"answers\.txt: longer than 4096 bytes"),
     ],
@@ -136,3 +199,17 @@ def test_a_folder_is_no_answers_file(tmp_path):
 def test_answers_fill_each_slot_once():
     assert Answers("{positive}", "a").fill("{positive} {negative} {kind} {query}") == "a {positive} word {query}"
     assert [Answers(*pair).kind for pair in [("0", "1"), ("1", "10"), ("No", "Yes")]] == ["digit", "word", "word"]
+
+
+@pytest.mark.parametrize(
+    ("grades", "between"),
+    [
+        ("01", ""),
+        ("012", "a digit in between"),
+        ("3456", "a digit in between"),
+        ("024", "2"),
+        (("a", "b", "c", "d"), "b or c"),
+    ],
+)
+def test_what_lies_between_the_lowest_and_the_highest(grades, between):
+    assert Answers(*grades).fill("{negative} {between} {positive}") == f"{grades[0]} {between} {grades[-1]}"

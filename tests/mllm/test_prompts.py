@@ -55,6 +55,27 @@ def test_the_reply_asked_for_suits_the_answers(layout):
     assert text.endswith("shown in a room. Reply with one word only: Yes if it does, No if it does not.")
 
 
+@pytest.mark.parametrize("layout", get_args(PromptLayout))
+@pytest.mark.parametrize("task", get_args(Task))
+def test_graded_answers_are_asked_for_as_grades(task, layout):
+    two, grades = (
+        next(
+            part["text"] for part in prompt_for(task, layout).messages(answers)[0]["content"] if part["type"] == "text"
+        )
+        for answers in (Answers(), Answers(*"0123456789"))
+    )
+    reply = (
+        "Reply with one digit only, by how sure that is: 0 if it surely does not, 9 if it surely does, or a digit in "
+        "between."
+    )
+    assert grades == two.partition("Reply with")[0] + reply
+    words = Prompt("mine", "{query}{candidate}Same? {reply}").messages(Answers("no", "maybe", "yes"))[0]["content"]
+    assert words[-1]["text"] == (
+        "Same? Reply with one word only, by how sure that is: no if it surely does not, yes if it surely does, or "
+        "maybe."
+    )
+
+
 def test_every_task_asks_something_else():
     assert len({prompt_for(task).text for task in get_args(Task)}) == len(get_args(Task))
     with pytest.raises(SettingsError, match="known: object, landmark"):

@@ -10,11 +10,12 @@ import torch
 import transformers
 
 from imgrank.errors import ImgrankError, InputError, MissingDeviceError, SettingsError
-from imgrank.mllm.answers import Answers
+from imgrank.mllm.answers import NAMED_ANSWERS, Answers
 from imgrank.mllm.base import VisualTokens
 from imgrank.mllm.prompts import Prompt, prompt_for, render
 from imgrank.mllm.registry import load_mllm
 from imgrank.mllm.segments import follow
+from imgrank.rerank.base import PairScores
 from imgrank.rerank.packing import PairScorer, SymmetricPairScorer
 from tests.families.base import TinyFamily
 from tests.tiny_mllms import FAMILIES, TINY, save_tiny_mllm
@@ -34,9 +35,9 @@ class Setup:
     def count(self) -> int:
         return len(self.photos)
 
-    def text(self, prompt: Prompt) -> str:
+    def text(self, prompt: Prompt, answers: Answers | None = None) -> str:
         text = self.tokenizer.apply_chat_template(
-            prompt.messages(Answers()), add_generation_prompt=True, tokenize=False
+            prompt.messages(answers or Answers()), add_generation_prompt=True, tokenize=False
         )
         return text + " " if text.endswith(":") else text  # what stands before a digit in a reply
 
@@ -48,6 +49,14 @@ class Setup:
         """Forward of one pair on input_ids and pixel_values; photos in the order of the prompt."""
         photos = [self.photos[i] for i in order]
         return self.difference(self.family.plain(self.network, self.tokenizer, self.folder, self.text(prompt), photos))
+
+    def plain_grade(self, prompt: Prompt, answers: Answers, *order: int) -> float:
+        """The expected grade in [0, 1] of one pair by that forward, in float64."""
+        photos = [self.photos[i] for i in order]
+        text = self.text(prompt, answers)
+        logits = self.family.plain(self.network, self.tokenizer, self.folder, text, photos).double().numpy()
+        weights = np.exp(logits[self.tokenizer.convert_tokens_to_ids(list(answers.grades))])
+        return float(weights @ np.linspace(0, 1, len(weights)) / weights.sum())
 
     def plain_pruned(self, prompt: Prompt, order: tuple[int, int], kept: list[np.ndarray]) -> float:
         """Forward of one pair from whose full sequence the dropped tokens were deleted, positions kept."""
@@ -77,6 +86,32 @@ def test_every_pair_has_the_logit_difference_of_the_plain_forward(setup):
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
     assert np.std(expected) > 0.01  # else equality would prove nothing
+
+
+def test_every_pair_has_the_expected_grade_of_the_plain_forward(setup):
+    prompt, answers = prompt_for("object"), NAMED_ANSWERS["grades"]
+    expected = [setup.plain_grade(prompt, answers, 0, i) for i in range(1, setup.count)]
+    scorer = PairScorer(setup.model, prompt, answers)
+    logits = scorer.score(setup.tokens[0], setup.tokens[1:])
+    scores = PairScores.of_logits(logits)
+    np.testing.assert_allclose(scores.values, expected, atol=1e-5, rtol=0)
+    assert np.std(expected) > 0.001
+    sizes = {"longer_side": setup.family.longer_side, "max_tokens": setup.family.max_tokens}
+    assert abs(scorer.score_plainly(*setup.photos[:2], **sizes) - logits[0]) < 1e-4
+
+
+def test_two_grades_are_two_answers_to_the_bit(setup, monkeypatch):
+    said = []
+    answer_logits = setup.model.answer_logits
+
+    def remembered(hidden, ids):
+        said.append(answer_logits(hidden, ids).numpy())
+        return torch.from_numpy(said[-1])
+
+    monkeypatch.setattr(setup.model, "answer_logits", remembered)
+    scores = PairScorer(setup.model, prompt_for("object")).score(setup.tokens[0], setup.tokens[1:])
+    zero, one = np.concatenate(said).T
+    np.testing.assert_array_equal(scores, one - zero)
 
 
 @pytest.mark.parametrize("pairs", [0, 2, 3, 100])

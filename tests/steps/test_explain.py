@@ -70,7 +70,7 @@ def test_local_features_say_what_search_says(collection: Path, scorer: str) -> N
             assert "not among the first 8" in found.movement()
 
 
-@pytest.mark.parametrize("options", [{}, {"symmetric": True}, {"lam": 0.2, "task": "product"}])
+@pytest.mark.parametrize("options", [{}, {"symmetric": True}, {"lam": 0.2, "task": "product"}, {"answers": "ternary"}])
 def test_a_language_model_says_what_search_says(tiny, options: dict) -> None:
     folder, request = tiny
     options = {"scorer": "mllm", **options}
@@ -81,7 +81,11 @@ def test_a_language_model_says_what_search_says(tiny, options: dict) -> None:
         assert differing(found, record) == {}
         judged = found.to_dict()["pair"]
         assert list(judged["logits"]) == ["query_first", "candidate_first"]
-        assert judged["answers"] == {"same": "1", "different": "0"}
+        if "answers" in options:
+            assert judged["answers"] == {"same": "2", "different": "0", "grades": ["0", "1", "2"]}
+            assert ("answers", "'2' for the same, '0' for different, of 3 grades") in found.table()
+        else:
+            assert judged["answers"] == {"same": "1", "different": "0"}
         if "symmetric" in options:
             both = np.float32(list(judged["logits"].values()))
             assert judged["logit"] == pytest.approx(both.mean(dtype=np.float64), abs=1e-6)

@@ -72,11 +72,30 @@ def test_another_prompt_answer_or_query_is_scored_anew(cached, tmp_path):
         (None, {"task": "landmark"}, 0),
         (None, {"prompt_layout": "instruction-first"}, 0),
         (None, {"answers": "yes-no"}, 0),
+        (None, {"answers": "ternary"}, 0),
+        (None, {"answers": "grades"}, 0),
         (None, {}, 1),
     ]:
         other = searcher(cached, kept, request, **settings)
         other.search(query(cached, number))
         assert other.reranker.work.known == 0
+
+
+def test_grades_are_kept_apart_from_other_scales_where_the_prompt_is_the_same(cached, tmp_path):
+    (tmp_path / "prompt.txt").write_text("{query}{candidate}Same?")
+    (tmp_path / "two.txt").write_text("grade 0: 0\ngrade 1: 1\n")
+    request = Request(prompt_file=tmp_path / "prompt.txt")
+    kept = tmp_path / "scores"
+    found = {}
+    for answers in ("digits", "ternary", "grades"):
+        one = searcher(cached, kept, request, answers=answers)
+        found[answers] = bare(one.search(query(cached)))
+        assert one.reranker.work.known == 0
+    assert found["digits"] != found["ternary"] != found["grades"]
+    for answers in (str(tmp_path / "two.txt"), "ternary", "grades"):
+        again = searcher(cached, kept, request, answers=answers)
+        assert bare(again.search(query(cached))) == found.get(answers, found["digits"])
+        assert again.reranker.work.scored == 0
 
 
 def test_symmetric_scores_share_what_one_order_has_said(cached, tmp_path):
@@ -185,6 +204,9 @@ def test_a_tuned_reranker_is_asked_its_own_way():
     ("name", "family", "change", "message"),
     [
         ("Qwen/Qwen3-VL-Reranker-2B", "qwen3_vl", {"answers": "digits"}, "--profile none"),
+        ("Qwen/Qwen3-VL-Reranker-2B", "qwen3_vl", {"answers": "grades"}, "--profile none"),
+        ("code-kunkun/LamRA-Rank", "qwen2_vl", {"answers": "grades"}, "--profile none"),
+        ("builtin", "imgrank_keypoints", {"answers": "grades"}, "--answers"),
         ("Qwen/Qwen3-VL-Reranker-2B", "qwen3_vl", {"prompt_layout": "instruction-first"}, "--profile none"),
         ("mine", "gemma3", {"profile": "qwen3-vl-reranker"}, "of the family qwen3_vl"),
         ("mine", "gemma3", {"answers": "maybe"}, "maybe"),
