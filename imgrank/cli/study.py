@@ -7,6 +7,7 @@ import click
 from imgrank.cli.group import TableGroup
 
 STUDIES = {  # name -> module with a click command `command`
+    "prompts": "imgrank.cli.studies.prompts",
     "lambda": "imgrank.cli.studies.lam",
 }
 

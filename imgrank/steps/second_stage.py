@@ -254,6 +254,8 @@ def choose_prompt(
         if settings.prompt_layout is not None:
             raise SettingsError("--prompt-file says where the photos go; leave --prompt-layout out")
         return read_prompt(prompt_file), answers or Answers()
+    if known is not None and known.only and (answers is not None or settings.prompt_layout is not None):
+        raise SettingsError(f"{model.name} knows one question and no words; leave --answers and --prompt-layout out")
     if profile is None:
         return prompt_for(settings.task, settings.prompt_layout or "images-first"), answers or Answers()
     if settings.prompt_layout is not None or answers is not None:

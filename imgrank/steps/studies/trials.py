@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from imgrank.steps.judged_photos import JudgedPhotos
 from imgrank.steps.rerank import Reranker
 from imgrank.steps.search import Query, Searcher
 from imgrank.steps.studies.method import Method
+
+if TYPE_CHECKING:
+    from imgrank.mllm.profiles import Profile
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,14 @@ class Trials:
         if isinstance(source, VisualSource):
             self._model = key, source.model
         return reranker
+
+    def profile(self, method: Method) -> Profile | None:
+        """Return the template of the model that a method asks, if it was tuned to re-rank."""
+        from imgrank.mllm.profiles import profile_of
+
+        source = self.reranker(method).stage.source
+        assert isinstance(source, VisualSource)
+        return profile_of(source.model.name, {"model_type": source.model.family})
 
     def scores(self, method: Method, top: int | None = None) -> Iterator[tuple[Case, PairScores]]:
         """Yield what a method's second stage says of the candidates of each query, in shortlist order.
