@@ -119,7 +119,7 @@ class JudgedPhotos:
             if self._all.parts[part].statuses[own] == OK:
                 judged = any(query in task.qrels.get(query, {}) for task in self.dataset.tasks)
                 return Query((row,), finds_itself=judged)
-        if self.dataset.title == OWN:
+        if self.dataset.title == OWN and not os.path.exists(split_name(query)[0]):  # noqa: PTH110
             raise InputError(
                 f"{self._all.title} has no photo called {display(query)}; give --queries with the folder of the queries"
             )

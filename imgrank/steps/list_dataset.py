@@ -65,8 +65,10 @@ def missing_files(dataset: Dataset) -> Iterator[bytes]:
 
 
 def qrels_lines(dataset: Dataset, task: str) -> Iterator[bytes]:
-    """Yield the judgements of a task as TREC qrels, between tabs."""
+    """Yield the judgements of a task as TREC qrels, between tabs; photos and queries by paths that open."""
+    folder = os.fsencode(dataset.folder)
     chosen = next(one for one in dataset.tasks if one.name == task)
     for query, judged in chosen.qrels.items():
         for photo, grade in judged.items():
-            yield b"\t".join([query, b"0", photo, str(grade).encode()])
+            asked, found = (os.path.join(folder, name) for name in (query, photo))  # noqa: PTH118
+            yield b"\t".join([asked, b"0", found, str(grade).encode()])
