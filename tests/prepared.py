@@ -76,6 +76,7 @@ def prepare(drawn: CollectionFiles, folder: Path) -> Path:
     same = [f"{q}\t{p}\n" for q, a in kinds.items() for p, b in kinds.items() if a == b and p != q]
     for name in ("q.tsv", "qrels.tsv"):
         (folder / name).write_text("".join(same))
+    np.savez(folder / "layer.npz", weight=np.eye(64, vectors.shape[1], dtype=np.float32))
     (folder / "list.txt").write_text("query.jpg\n")
     (folder / "my-finetuned-model").mkdir()
     shutil.copy(BUILTIN_FOLDER / "config.json", folder / "my-finetuned-model")
