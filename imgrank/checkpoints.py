@@ -51,7 +51,7 @@ class Checkpoint:
         revision: the commit hash for a hub id; for a folder `digest_of`.
         config: what config.json says.
         image_processor: how photos become pixel values: preprocessor_config.json, or the image part of
-            processor_config.json.
+            processor_config.json; empty where it need not be there.
         processor: what processor_config.json says, such as how many tokens stand for an image; empty where there is
             no such file.
         numbers: how many numbers (not bytes) the weights are, as the headers of their files have it.
@@ -72,6 +72,7 @@ def find_checkpoint(
     *,
     accept: Callable[[Config], object] = lambda config: None,
     extra: Sequence[str] = (),
+    preprocessor: bool = True,
 ) -> Checkpoint:
     """Find a checkpoint, downloading it where it is a hub id that is not in the cache.
 
@@ -80,13 +81,14 @@ def find_checkpoint(
         revision: branch, tag or commit of a hub id; None: its main branch.
         accept: is called with config.json before any weights are downloaded, and raises where the model is of no use.
         extra: patterns of further files to download, beside the configuration and the weights.
+        preprocessor: whether it must say how photos become pixel values; timm's say so in config.json.
 
     Raises:
         SettingsError: a revision of a folder.
         MissingModelError: no such model, no network, or a file is missing or unreadable; the message names it.
     """
     folder, commit = locate(name, revision)
-    return open_checkpoint(name, folder, commit, accept=accept, extra=extra)
+    return open_checkpoint(name, folder, commit, accept=accept, extra=extra, preprocessor=preprocessor)
 
 
 def locate(name: str, revision: str | None = None) -> tuple[Path, str | None]:
@@ -115,6 +117,7 @@ def open_checkpoint(
     *,
     accept: Callable[[Config], object] = lambda config: None,
     extra: Sequence[str] = (),
+    preprocessor: bool = True,
 ) -> Checkpoint:
     """Complete what `locate` found, and check it; see `find_checkpoint` for the other arguments.
 
@@ -139,7 +142,7 @@ def open_checkpoint(
         folder,
         digest_of(folder, weights) if commit is None else commit,
         config,
-        read_image_processor(name, folder),
+        read_image_processor(name, folder) if preprocessor else {},
         read_processor(name, folder),
         numbers,
     )

@@ -18,7 +18,7 @@ from imgrank.errors import SettingsError
 BUILTIN = "builtin"  # the encoder and the MLLM that come with the package; goes before folders of that name
 UNKNOWN = "unknown"  # the encoder of imported descriptors, where nobody named it
 Pooling = Literal["auto", "cls", "mean", "gem"]
-ProjectionChoice = Literal["default", "collection"]
+ProjectionChoice = Literal["default", "collection"]  # or a file
 Prune = Literal["divprune", "grid", "none"]
 TokenDtype = Literal["float16", "bfloat16", "int8"]
 ScorerName = Literal["auto", "mllm", "maxsim", "geometric"]
@@ -63,7 +63,7 @@ class Settings:
                 raise SettingsError(f"{cls.__name__}: unknown key {key!r}; known: {', '.join(sorted(hints))}")
             if not _fits(value, hints[key]):
                 raise SettingsError(f"{cls.__name__}: {key} cannot be {value!r}")
-        return cls(**values)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -72,6 +72,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
+    if origin is tuple:
+        parts = typing.get_args(hint)
+        kinds = parts[:1] * len(value) if isinstance(value, list) and parts[-1] is Ellipsis else parts
+        return isinstance(value, list) and len(value) == len(kinds) and all(map(_fits, value, kinds))
     if hint is type(None):
         return value is None
     if hint is float:
@@ -100,6 +104,9 @@ class ThumbnailSettings(Settings):
     quality: int = 80  # of 100, as libjpeg counts
 
 
+MOST_SCALES, MIN_SCALE, MAX_SCALE = 8, 0.1, 4.0  # of what a model sees
+
+
 @dataclass(frozen=True)
 class EncoderSettings(Settings):
     """Which global descriptor, and how it is computed."""
@@ -108,10 +115,22 @@ class EncoderSettings(Settings):
     revision: str | None = None
     pooling: Pooling = "auto"  # auto: the family's own (CLS for DINO, the projected embedding for CLIP and SigLIP)
     image_size: int | None = None  # pixels; None: the model's own
-    projection: ProjectionChoice = (
-        "default"  # default: the encoder's own; collection: fitted on the photos indexed first
-    )
+    # default: the encoder's own; collection: fitted on the photos indexed first; else a file with one, of which a
+    # bundle keeps the name and the digest: NAME@DIGEST
+    projection: str = "default"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    projection_dim: int | None = None  # numbers kept of principal directions; None: all, or as many as the fit gives
+    whitening: float | None = None  # of principal directions, 0 (none) to 1 (whole); None: 0.5
+    gem_p: float | None = None  # exponent of the pooling gem; None: 3
+    scales: tuple[float, ...] | None = None  # factors of the side of what the model sees; None: the one size
+
+    def to_json(self) -> str:
+        """Return one line of JSON, without settings of later versions that are not used: others can read it then."""
+        later = ("projection_dim", "whitening", "gem_p", "scales")
+        values = {
+            key: value for key, value in dataclasses.asdict(self).items() if value is not None or key not in later
+        }
+        return json.dumps(values, sort_keys=True)
 
 
 @dataclass(frozen=True)

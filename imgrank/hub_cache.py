@@ -42,7 +42,7 @@ def is_complete(folder: Path, *either: Sequence[str]) -> bool:
         folder: in the Hugging Face layout.
         either: further files; of each group one must be there.
     """
-    groups = (("config.json",), _PREPROCESSOR, *either)
+    groups = (("config.json",), *(() if _is_of_timm(folder) else (_PREPROCESSOR,)), *either)
     return all(any((folder / file).is_file() for file in group) for group in groups) and _has_weights(folder)
 
 
@@ -50,6 +50,14 @@ def in_cache(name: str, *either: Sequence[str]) -> bool:
     """Tell whether a hub id can be loaded without a network; see `is_complete` for `either`."""
     folder = snapshot(name)
     return folder is not None and is_complete(folder, *either)
+
+
+def _is_of_timm(folder: Path) -> bool:
+    """Tell whether config.json describes the preprocessing as well, as timm's do."""
+    try:
+        return "pretrained_cfg" in json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError, TypeError):
+        return False
 
 
 def _has_weights(folder: Path) -> bool:

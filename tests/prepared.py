@@ -77,6 +77,7 @@ def prepare(drawn: CollectionFiles, folder: Path) -> Path:
     same = [f"{q}\t{p}\n" for q, a in kinds.items() for p, b in kinds.items() if a == b and p != q]
     for name in ("q.tsv", "qrels.tsv"):
         (folder / name).write_text("".join(same))
+    np.savez(folder / "layer.npz", weight=np.eye(64, vectors.shape[1], dtype=np.float32))
     (folder / "list.txt").write_text("query.jpg\n")
     _lay_out_oxford(folder, kinds)
     run("index", "roxford5k/jpg", "-o", "ox.h5")

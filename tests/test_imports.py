@@ -61,6 +61,7 @@ OWNERS = {  # library -> where it may be imported
     "transformers": {"encode", "mllm", "pretrained"},
     "huggingface_hub": {"checkpoints", "hub_cache", "pretrained"},
     "peft": {"mllm.lora"},
+    "timm": {"encode.timm"},
     "cv2": {"local"},
     "PIL": {"images", "report", "training", "steps.demo"},
     "pillow_heif": {"images"},

@@ -18,12 +18,14 @@ from imgrank.bundle.provenance import Provenance, digest_of, write_provenance
 from imgrank.bundle.table import ColumnView, append, create_columns, read_scattered
 from imgrank.errors import DamagedBundleError
 
+ProjectionArrays = tuple[Floats, Floats, Floats | None]  # mean, basis, bias
+
 
 def create_descriptors(
     root: h5py.File,
     dim: int,
     provenance: Provenance,
-    projection: tuple[Floats, Floats] | None = None,
+    projection: ProjectionArrays | None = None,
     *,
     imported_from: str = "",
 ) -> None:
@@ -33,16 +35,21 @@ def create_descriptors(
         root: the bundle, inside a transaction.
         dim: numbers in a descriptor.
         provenance: encoder and settings.
-        projection: mean (raw_dim,) and basis (raw_dim, dim) float32, where one was fitted on this collection.
+        projection: as `DescriptorTable.projection` returns it, where descriptors went through one.
         imported_from: layout of the file that the descriptors come from, where they were not computed here.
     """
     group = root.create_group(layout.DESCRIPTORS)
     create_columns(group, layout.descriptor_columns(dim))
-    write_provenance(group, layout.DESCRIPTORS_VERSION, provenance)
+    arrays = {} if projection is None else dict(zip(layout.PROJECTION_ARRAYS, projection, strict=True))
+    if arrays.get("bias") is None:
+        arrays.pop("bias", None)
+    # A reader that knows no bias would compute other descriptors of query photos, so it must stop.
+    version = layout.DESCRIPTORS_VERSION if "bias" in arrays else layout.PLAIN_DESCRIPTORS_VERSION
+    write_provenance(group, version, provenance)
     if imported_from:
         set_text(group, layout.IMPORTED_ATTRIBUTE, imported_from)
-    if projection is not None:
-        write_arrays(group, layout.PROJECTION, dict(zip(layout.PROJECTION_ARRAYS, projection, strict=True)))
+    if arrays:
+        write_arrays(group, layout.PROJECTION, {name: array for name, array in arrays.items() if array is not None})
 
 
 def append_descriptors(root: h5py.File, descriptors: Floats) -> None:
@@ -107,8 +114,10 @@ class DescriptorTable:
             raise DamagedBundleError(self.path, "/descriptors/vectors", "holds NaN or infinity; the file was damaged")
         return vectors
 
-    def projection(self) -> tuple[Floats, Floats] | None:
-        """Return mean (raw_dim,) and basis (raw_dim, dim) of the projection fitted on this collection, if one was.
+    def projection(self) -> ProjectionArrays | None:
+        """Return mean (raw_dim,), basis (raw_dim, dim) and bias (dim,) of the projection, if there is one.
+
+        The bias is None where it has none.
 
         Raises:
             DamagedBundleError: an array does not match its checksum.
@@ -116,7 +125,7 @@ class DescriptorTable:
         if self.projection_arrays is None:
             return None
         arrays = self.projection_arrays.read()
-        return arrays["mean"], arrays["basis"]
+        return arrays["mean"], arrays["basis"], arrays.get("bias")
 
     def digest(self, images_digest: str) -> str:
         """Return what a graph over these descriptors was computed from.

@@ -49,7 +49,8 @@ IMAGE_COLUMNS = (
 )
 
 DESCRIPTORS = "descriptors"
-DESCRIPTORS_VERSION = 1
+DESCRIPTORS_VERSION = 2
+PLAIN_DESCRIPTORS_VERSION = 1  # of descriptors whose projection has no bias
 IMPORTED_ATTRIBUTE = "imported-from"  # OPTIONAL, of /descriptors
 
 
@@ -58,9 +59,9 @@ def descriptor_columns(dim: int) -> tuple[Column, ...]:
     return (Column("vectors", "<f4", (dim,), LARGE_CHUNK), Column("crc32", "<u4"))
 
 
-PROJECTION = "projection"  # /descriptors/projection: fitted on this collection, where there is one
+PROJECTION = "projection"  # /descriptors/projection: fitted on this collection or read from a file, where there is one
 
-PROJECTION_ARRAYS = {"mean": ("<f4", 1), "basis": ("<f4", 2)}  # dtype, axes
+PROJECTION_ARRAYS = {"mean": ("<f4", 1), "basis": ("<f4", 2), "bias": ("<f4", 1)}  # dtype, axes; bias is OPTIONAL
 
 GRAPH = "graph"
 GRAPH_VERSION = 2

@@ -189,7 +189,8 @@ def _parse_descriptors(path: Path, file: ReadFile, root: h5py.File, rows: int) -
     advice = "restore a copy, or index the photos into a new file"
     arrays = view_arrays(file, inner, layout.PROJECTION_ARRAYS, advice)
     shapes = {name: view.shape for name, view in arrays.columns.items()}
-    if "mean" not in shapes or shapes.get("basis") != (*shapes["mean"], dim):
+    fits = "mean" in shapes and shapes.get("basis") == (*shapes["mean"], dim)
+    if not fits or shapes.get("bias", (dim,)) != (dim,):
         raise DamagedBundleError(path, inner.name, f"has arrays of shape {shapes}; {advice}")
     return DescriptorTable(path, provenance, views, arrays, origin)
 

@@ -99,6 +99,34 @@ def tokens(bundle: Path, output: Path, cache: str | None, dtype: Any, force: boo
     )
 
 
+@command.command("projection", short_help="The projection of descriptors, as a safetensors file.")
+@options.bundle_argument
+@output_option("OUT.safetensors")
+@force_option
+@options.quiet_option
+def projection(bundle: Path, output: Path, force: bool, quiet: bool) -> None:
+    """Write the projection that descriptors went through, for other bundles: OUT.safetensors.
+
+    There is one where the bundle was made with --projection. What was learned on one collection is then used for
+    another, and the two bundles can be compared and merged.
+
+    \b
+    Example:
+        imgrank index ./photos -o own.h5 --projection layer.npz
+        imgrank export projection own.h5 -o projection.safetensors
+    """
+    from imgrank.cli.console import Console, size
+    from imgrank.steps.export_projection import export_projection
+
+    console = Console(quiet)
+    found = export_projection(bundle, output, force=force)
+    console.done(
+        f"{found.output}: projection {found.digest}, from {found.raw_dim} numbers of {found.encoder} to {found.dim}, "
+        f"{size(found.bytes)}",
+        f"imgrank index PHOTOS -o OTHER.h5 --projection {found.output}",
+    )
+
+
 @command.command("hits", short_help="Hits, as a Parquet table.")
 @click.argument("run", default="-", type=click.File("rb"))
 @output_option("OUT.parquet")

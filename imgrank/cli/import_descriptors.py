@@ -8,6 +8,7 @@ from typing import Any, get_args
 import click
 
 from imgrank.cli import options
+from imgrank.cli.types import ScaleList
 from imgrank.config import DecodeSettings, Pooling
 
 
@@ -34,6 +35,14 @@ from imgrank.config import DecodeSettings, Pooling
 @click.option("--encoder-revision", metavar="REV", help="Branch, tag or commit of a Hugging Face id.")
 @click.option("--pooling", type=click.Choice(get_args(Pooling)), help="How the encoder pooled.  [default: auto]")
 @click.option("--image-size", type=click.IntRange(min=1), help="Pixels the encoder saw, where it can change them.")
+@click.option("--gem-p", metavar="P", type=float, help="Exponent of --pooling gem.  [default: 3]")
+@click.option("--scales", metavar="S,S...", type=ScaleList(), help="Factors of those pixels that were joined.")
+@click.option(
+    "--projection",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="What the descriptors are to go through, such as the linear layer of ILIAS; queries do so, too.",
+)
 @click.option(
     "--check/--no-check",
     default=True,
@@ -63,9 +72,11 @@ def command(file: Path, output: Path, encoder: str | None, check: bool, **chosen
     from imgrank.steps.import_descriptors import import_descriptors
 
     console = Console(chosen["quiet"])
-    settings = options.encoder_settings({**chosen, "encoder": encoder})
+    settings = options.encoder_settings({**chosen, "encoder": encoder, "projection": None})
     if settings is not None and encoder is None:
-        raise SettingsError("--encoder-revision, --pooling and --image-size are for an encoder: give --encoder MODEL")
+        raise SettingsError(
+            "--encoder-revision, --pooling, --gem-p, --image-size and --scales are for an encoder: give --encoder MODEL"
+        )
     found = import_descriptors(
         file,
         output,
@@ -73,6 +84,7 @@ def command(file: Path, output: Path, encoder: str | None, check: bool, **chosen
         nul=chosen["null"],
         root=chosen["root"],
         encoder=settings,
+        projection=chosen["projection"],
         check=check,
         decode_settings=DecodeSettings(chosen["max_megapixels"], chosen["workers"]),
         device=chosen["device"],

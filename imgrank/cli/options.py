@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, TypeVar, cast, get_args
 import click
 
 from imgrank.cli.log import open_log
-from imgrank.cli.types import BundlePath
+from imgrank.cli.types import BundlePath, ProjectionName, ScaleList
 from imgrank.config import (
     MAX_THUMBNAIL_SIDE,
     PRESETS,
@@ -19,13 +19,18 @@ from imgrank.config import (
     GroupFormat,
     OutputFormat,
     Pooling,
-    ProjectionChoice,
     ThumbnailSettings,
 )
 from imgrank.errors import InputError, SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
+
+# Of `EncoderSettings`, that are called like their options.
+_ENCODER_NAMES = (
+    *("pooling", "gem_p", "image_size", "scales", "dtype"),
+    *("projection", "projection_dim", "whitening"),
+)
 
 IMAGES_SKIPPED = 7  # exit code: done, but photos were left out
 NOTHING_FOUND = 6
@@ -129,7 +134,8 @@ _encoder_options = together(
     click.option(
         "--encoder",
         metavar="MODEL",
-        help="builtin (the default), or a Hugging Face id or folder of DINOv2, DINOv3, SigLIP, SigLIP 2 or CLIP.",
+        help="builtin (the default), or a Hugging Face id or folder of DINOv2, DINOv3, SigLIP, SigLIP 2 or CLIP; with "
+        "timm installed, also timm/NAME.",
     ),
     click.option("--encoder-revision", metavar="REV", help="Branch, tag or commit of a Hugging Face id."),
     click.option(
@@ -137,13 +143,34 @@ _encoder_options = together(
         type=click.Choice(get_args(Pooling)),
         help="How patch vectors become one; auto is the family's own.  [default: auto]",
     ),
+    click.option("--gem-p", metavar="P", type=float, help="Exponent of --pooling gem.  [default: 3]"),
     click.option(
         "--projection",
-        type=click.Choice(get_args(ProjectionChoice)),
-        help="collection fits the last step of the descriptor on these photos: better, but such bundles cannot be "
-        "joined.  [default: default]",
+        metavar="NAME|FILE",
+        type=ProjectionName(),
+        help="Last step of the descriptor. collection fits it on these photos: better, but such bundles cannot be "
+        "joined; a FILE has a linear layer or principal directions: .pth, .npz or .safetensors.  [default: default]",
+    ),
+    click.option(
+        "--projection-dim",
+        metavar="D",
+        type=click.IntRange(min=1),
+        help="Numbers of a descriptor after principal directions.  [default: 1024 where they are fitted, else all]",
+    ),
+    click.option(
+        "--whitening",
+        metavar="W",
+        type=click.FloatRange(0, 1),
+        help="How far principal directions are made equal: 0 not, 1 wholly.  [default: 0.5]",
     ),
     click.option("--image-size", type=click.IntRange(min=1), help="Pixels the model sees, where it can change them."),
+    click.option(
+        "--scales",
+        metavar="S,S...",
+        type=ScaleList(),
+        help="Factors of those pixels at which each photo is encoded; the mean of the vectors is kept, as of "
+        "1,0.7071,1.4142.",
+    ),
     click.option(
         "--dtype", type=click.Choice(["auto", "float32", "float16", "bfloat16"]), help="Number type of the model."
     ),
@@ -286,7 +313,7 @@ def encoder_settings(chosen: Mapping[str, Any]) -> EncoderSettings | None:
     asked = _given(
         model=model,
         revision=chosen.get("encoder_revision"),
-        **{name: chosen.get(name) for name in ("pooling", "image_size", "dtype", "projection")},
+        **{name: chosen.get(name) for name in _ENCODER_NAMES},
     )
     return EncoderSettings(**asked) if asked else None
 

@@ -24,7 +24,8 @@ NOT_FROM_FOLDER = ("score-cache", "log-file")
 # what a run is about (paths, queries, lists, what to do), where it writes, and what throws something away.
 SETTABLE = frozenset(SHARED).union(
     # photos and encoders
-    ("batch-size", "encoder", "encoder-revision", "image-size", "pooling", "preset", "projection", "root", "dtype"),
+    ("batch-size", "encoder", "encoder-revision", "gem-p", "image-size", "pooling", "preset", "projection", "root"),
+    ("dtype", "projection-dim", "scales", "whitening"),
     # graph and search
     ("augment", "augment-alpha", "ef", "ef-construction", "exact", "m", "threads", "thumbnails", "top-k", "with"),
     ("collapse", "collapse-at", "exclude-self", "expand", "expand-alpha"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from imgrank.config import MAX_SCALE, MIN_SCALE, MOST_SCALES, ProjectionChoice
 from imgrank.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -41,6 +42,34 @@ class EncoderName(click.types.StringParamType):
         from imgrank.encode.catalogue import KNOWN
 
         return models((one.name for one in KNOWN), incomplete)
+
+
+class ProjectionName(click.types.StringParamType):
+    """A projection: a known one, or a file."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """Offer the known ones, and files."""
+        from click.shell_completion import CompletionItem
+
+        fitting = [CompletionItem(name) for name in get_args(ProjectionChoice) if name.startswith(incomplete)]
+        return [*fitting, CompletionItem(incomplete, type="file")]
+
+
+class ScaleList(click.types.StringParamType):
+    """Several numbers above 0, joined by commas."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the numbers as a tuple."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        try:
+            numbers = tuple(float(part) for part in parts)
+        except ValueError:
+            self.fail(f"{value!r} is not numbers joined by commas, such as 1,0.7071,1.4142", param, ctx)
+        if len(numbers) > MOST_SCALES or not all(MIN_SCALE <= number <= MAX_SCALE for number in numbers):
+            self.fail(f"{value!r}: give at most {MOST_SCALES} numbers from {MIN_SCALE:g} to {MAX_SCALE:g}", param, ctx)
+        return numbers
 
 
 class MllmName(click.types.StringParamType):

@@ -21,7 +21,7 @@ class KnownEncoder:
 
     Attributes:
         name: id on the Hugging Face hub, or "builtin".
-        family: `model_type` in its config.json; "builtin" for the built-in one.
+        family: `model_type` in its config.json; "builtin" for the built-in one, "timm" for those of timm.
         parameters: numbers in its weight files, the text tower included where there is one.
         dim: length of a descriptor.
         image_size: pixels per side of what it sees; None: any size.
@@ -57,6 +57,7 @@ TITLES: Mapping[str, str] = {  # by `model_type` of config.json
     "siglip2": "SigLIP 2 NaFlex",
     "siglip2_vision_model": "SigLIP 2 NaFlex",
 }
+TIMM = "timm"  # the family of all models of timm, whose config.json has an architecture and no `model_type`
 
 _K = 10**5  # a tenth of a million
 _DINOV3 = "DINOv3"
@@ -71,10 +72,15 @@ KNOWN: tuple[KnownEncoder, ...] = (
     KnownEncoder(
         "facebook/dinov3-convnext-base-pretrain-lvd1689m", "dinov3_convnext", 876 * _K, 1024, 224, _DINOV3, True
     ),
+    KnownEncoder("google/siglip-large-patch16-384", "siglip", 6525 * _K, 1024, 384),
     KnownEncoder("google/siglip-so400m-patch14-384", "siglip", 8780 * _K, 1152, 384),
     KnownEncoder("google/siglip2-base-patch16-384", "siglip", 3755 * _K, 768, 384),
     KnownEncoder("google/siglip2-so400m-patch14-384", "siglip", 11360 * _K, 1152, 384),
     KnownEncoder("google/siglip2-base-patch16-naflex", "siglip2", 3752 * _K, 768, None),
+    KnownEncoder(
+        "timm/vit_pe_core_large_patch14_336.fb", TIMM, 3172 * _K, 1024, 336,
+        note="PE-Core-L/14; needs timm and torchvision: pip install 'imgrank[timm]'",
+    ),
     KnownEncoder(
         "openai/clip-vit-large-patch14", "clip", 4276 * _K, 768, 224, "MIT",
         note="the licence is that of the project's repository; its page on the hub names none",
@@ -85,6 +91,11 @@ KNOWN: tuple[KnownEncoder, ...] = (
 def known(name: str) -> KnownEncoder | None:
     """Return what is known of a hub id or "builtin"; None: it is not listed."""
     return next((one for one in KNOWN if one.name == name), None)
+
+
+def is_timm_config(config: Mapping[str, Any]) -> bool:
+    """Tell whether config.json is that of a model of timm."""
+    return "model_type" not in config and "architecture" in config and "pretrained_cfg" in config
 
 
 def dim_and_size(model: str, config: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -100,11 +111,14 @@ def dim_and_size(model: str, config: Mapping[str, Any]) -> tuple[int, int | None
     Raises:
         SettingsError: a number is unusable.
     """
-    family = str(config.get("model_type"))
+    family = TIMM if is_timm_config(config) else str(config.get("model_type"))
     part = config.get("vision_config")
     vision = part if isinstance(part, dict) else config
     try:
-        if family == "dinov3_convnext":
+        if family == TIMM:
+            vision = {"image_size": config["pretrained_cfg"]["input_size"][1:]}
+            dim = int(config["num_features"])
+        elif family == "dinov3_convnext":
             dim = int(vision.get("hidden_sizes", (96, 192, 384, 768))[-1])
         elif family.startswith("clip"):
             dim = int(config.get("projection_dim") or 512)

@@ -6,7 +6,7 @@ no weights and imports no transformers: it tells `huggingface` what to load.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,7 +87,9 @@ class Family:
             return self.stride
         return side_of(getattr(config, self.stride))
 
-    def pool(self, output: Any, chosen_pooling: str, config: Any, mask: Tensor | None = None) -> Tensor:
+    def pool(
+        self, output: Any, chosen_pooling: str, config: Any, mask: Tensor | None = None, *, gem_p: float = 3.0
+    ) -> Tensor:
         """Turn a model's output into one vector per photo.
 
         Args:
@@ -95,6 +97,7 @@ class Family:
             chosen_pooling: from `pooling`.
             config: of the vision tower.
             mask: (n, tokens), 1 where a token is a patch; None: no padding.
+            gem_p: exponent of the pooling "gem".
 
         Returns:
             (n, dim) float32, not normalised.
@@ -110,13 +113,8 @@ class Family:
         # Registers hold what the model notes for itself (Darcet et al. 2024, arXiv:2309.16588), not places.
         registers = int(getattr(config, "num_register_tokens", 0))
         patches = tokens[:, int(self.has_cls) + registers :]
-        return _PATCH_POOLING[chosen_pooling](patches, mask)
+        return pooling.gem(patches, mask, p=gem_p) if chosen_pooling == "gem" else pooling.mean(patches, mask)
 
-
-_PATCH_POOLING: Mapping[str, Callable[[Tensor, Tensor | None], Tensor]] = {
-    "mean": pooling.mean,
-    "gem": pooling.gem,
-}
 
 _DINOV3 = "DINOv3ViTImageProcessor"
 _DINOV2 = Family("DINOv2", "Dinov2Model", "BitImageProcessor", "cls", True, "any")

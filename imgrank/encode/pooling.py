@@ -55,7 +55,7 @@ def gem(tokens: Tensor, mask: Tensor | None = None, *, p: float = 3.0, floor: fl
         (n, dim) float32, at least `floor`.
 
     Source:
-        Radenović, Tolias, Chum 2018, arXiv:1711.02512, equation 3, with p = 3 fixed instead of learned.
+        Radenović, Tolias, Chum 2018, arXiv:1711.02512, equation 3, with p given instead of learned.
     """
     powers = mean(tokens.float().clamp(min=floor).pow(p), mask)
     return powers.pow(1.0 / p)

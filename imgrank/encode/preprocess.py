@@ -66,6 +66,11 @@ class FixedSize:
         return self.resize_to
 
     @property
+    def side(self) -> int:
+        """Longer side of the result."""
+        return max(self.size)
+
+    @property
     def decode_side(self) -> int:
         """Longer side to which a photo may be reduced beforehand: four times what the model sees.
 
@@ -134,6 +139,11 @@ class Patches:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     scale: float
+
+    @property
+    def side(self) -> int:
+        """Side of a square with as many patches, in whole patches."""
+        return self.patch * math.isqrt(self.most)
 
     @property
     def decode_side(self) -> int:

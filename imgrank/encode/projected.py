@@ -1,12 +1,10 @@
-"""An encoder whose descriptors go through a projection that was fitted on one collection.
+"""An encoder whose descriptors go through a projection: fitted on one collection, or read from a file.
 
-The projection lies in the bundle of that collection; descriptors of two projections do not mix, so its digest is part
-of the revision.
+The projection lies in the bundle; descriptors of two projections do not mix, so its digest is part of the revision.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 from imgrank.arrays import Pixels
@@ -20,15 +18,12 @@ class ProjectedEncoder:
 
     Args:
         base: gives the vectors that the projection was fitted on.
-        projection: from `imgrank.local.projection.fit_projection`.
+        projection: from `fit_projection` or `read_projection`.
     """
 
     def __init__(self, base: Encoder, projection: Projection) -> None:
         self._base, self._projection = base, projection
-        digest = hashlib.blake2b(digest_size=8)
-        digest.update(projection.mean.tobytes())
-        digest.update(projection.basis.tobytes())
-        self.revision = f"{base.revision}+{digest.hexdigest()}"
+        self.revision = f"{base.revision}+{projection.digest}"
         self.dim = projection.basis.shape[1]
 
     @property

@@ -1,4 +1,4 @@
-"""From raw vectors to descriptors: centre, rotate to principal directions, weigh them.
+"""From raw vectors to descriptors: centre, rotate to principal directions, weigh them; or a linear layer.
 
 The shipped projection was fitted on drawn photos. `fit_projection` fits one on a user's own collection, which measures
 better there; descriptors of two projections do not mix.
@@ -6,6 +6,7 @@ better there; descriptors of two projections do not mix.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,28 +25,41 @@ class Projection:
 
     Attributes:
         mean: (raw_dim,) float32.
-        basis: (raw_dim, dim) float32, weighed principal directions.
+        basis: (raw_dim, dim) float32, weighed principal directions, or the transposed weights of a linear layer.
+        bias: (dim,) float32, of a linear layer that has one. It is not written as a mean: a layer with more outputs
+            than inputs has none that gives its bias, and a square one only with a loss of digits.
     """
 
     mean: Floats
     basis: Floats
+    bias: Floats | None = None
+
+    @property
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that tell projections apart."""
+        digest = hashlib.blake2b(digest_size=8)
+        for array in (self.mean, self.basis, *([] if self.bias is None else [self.bias])):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def apply(self, raw: Floats) -> Floats:
         """Project (n, raw_dim) raw vectors to (n, dim) float32 unit rows.
 
         A raw vector that the projection takes to zero becomes the first axis: a descriptor always has length 1.
         """
-        projected = unit_rows((raw - self.mean) @ self.basis)
+        mapped = (raw - self.mean) @ self.basis
+        projected = unit_rows(mapped if self.bias is None else mapped + self.bias)
         projected[~projected.any(axis=1), 0] = 1
         return projected
 
 
-def fit_projection(raw: Floats, dim: int = 1024) -> Projection:
+def fit_projection(raw: Floats, dim: int = 1024, whitening: float = WHITENING) -> Projection:
     """Fit the principal directions of raw vectors, partly whitened.
 
     Args:
         raw: (n, raw_dim) float32; several thousand photos are plenty.
         dim: length of the descriptors; at most n - 1 and raw_dim, fewer where the photos vary in fewer directions.
+        whitening: see `weights_of`.
 
     Raises:
         InputError: fewer than two photos, or they are all equal.
@@ -66,8 +80,18 @@ def fit_projection(raw: Floats, dim: int = 1024) -> Projection:
     # The sign of an eigenvector is arbitrary: its largest entry is made positive, so that equal photos give equal bits.
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(dim)])
     basis = centred.T @ (vectors / np.sqrt(values))
-    weights = (values / values.mean()) ** (-WHITENING / 2)
-    return Projection(mean.astype(np.float32), (basis * weights).astype(np.float32))
+    return Projection(mean.astype(np.float32), (basis * weights_of(values, whitening)).astype(np.float32))
+
+
+def weights_of(variances: npt.NDArray[np.float64], whitening: float) -> npt.NDArray[np.float64]:
+    """Return the factors of principal directions.
+
+    Args:
+        variances: (dim,) of the directions, above 0; their unit does not matter.
+        whitening: exponent: 0 keeps the variances, 1 makes them equal.
+    """
+    weights: npt.NDArray[np.float64] = (variances / variances.mean()) ** (-whitening / 2)
+    return weights
 
 
 def pack(basis: Floats) -> tuple[npt.NDArray[np.uint8], Floats]:

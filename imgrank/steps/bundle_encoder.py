@@ -8,7 +8,7 @@ from imgrank.bundle.file import Bundle
 from imgrank.config import UNKNOWN, EncoderSettings
 from imgrank.encode.base import Encoder
 from imgrank.errors import MismatchError
-from imgrank.steps.embed import bundle_projection
+from imgrank.steps.projections import bundle_projection
 
 
 def load_bundle_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
@@ -46,7 +46,9 @@ def _named_encoder(bundle: Bundle, model: str | None, device: str) -> Encoder:
             "its descriptors were imported, and nobody said what computed them; name the encoder that does the same "
             "with query photos (--encoder MODEL), or give the descriptors of the queries (--descriptors FILE)",
         )
-    encoder = load_encoder(EncoderSettings(model=model), device=device)
+    projection = bundle_projection(bundle)
+    settings = EncoderSettings(model=model, projection="default" if projection is None else "in the bundle")
+    encoder = load_encoder(settings, device=device, projection=projection)
     if encoder.dim != bundle.descriptors.dim:
         raise MismatchError(
             bundle.path,

@@ -28,12 +28,13 @@ from imgrank.images.decode import LoadedPhoto
 from imgrank.images.load import load
 from imgrank.images.scan import display, scan
 from imgrank.local.features import COLUMNS, LocalFeatures
-from imgrank.local.projection import Projection, fit_projection
+from imgrank.local.projection import WHITENING, Projection, fit_projection
 from imgrank.progress import SILENT, Advance, Reporter
 from imgrank.records import OK
 from imgrank.steps.features import LocalSource
 from imgrank.steps.paths import RelativePaths, choose_root
 from imgrank.steps.photos import REMOVED
+from imgrank.steps.projections import bundle_projection, with_projection
 from imgrank.steps.reconcile import MISSING, Changes, HeldPhotos, reconcile
 from imgrank.steps.thumbnails import keep_thumbnails, thumbnail_provenance, wanted_thumbnails
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _HOLDS = "holds descriptors of"
 _ONE = "one bundle has one encoder: write to another file"
 FIT_AT_LEAST, FIT_AT_MOST = 100, 4000  # photos
+FIT_DIM = 1024  # numbers of a descriptor whose projection is fitted, where nothing else is asked for
 PART = 64  # rows of one commit; encoder batches divide it
 
 
@@ -85,7 +87,7 @@ def embed(
     Args:
         bundle: path of the bundle.
         paths: files and folders, as bytes.
-        encoder: None takes the bundle's own, or the default for a new bundle.
+        encoder: None takes the bundle's own, or the default for a new bundle. Its projection may be a file.
         decode: limits and workers.
         root: folder the stored paths are relative to, for a new bundle; see `choose_root`.
         device: for encoders that run in torch.
@@ -97,7 +99,8 @@ def embed(
 
     Raises:
         NotABundleError: with `adding`, there is no bundle.
-        InputError: no photos, a path does not exist or lies outside the root.
+        InputError: no photos, a path does not exist or lies outside the root; the file of a projection has none, or
+            one of vectors of another length; too few photos to fit one on.
         ImageError: with `strict`, the first photo that cannot be used.
         MismatchError: the bundle was made with another encoder, or has thumbnails of another size.
     """
@@ -116,14 +119,15 @@ def embed(
                 summary.skipped[code] = summary.skipped.get(code, 0) + count
         if not todo.new:
             return summary
+        from imgrank.encode.projected import ProjectedEncoder
         from imgrank.encode.registry import load_encoder
 
         decode = decode or DecodeSettings()
-        model = load_encoder(chosen, device=device, batch_size=batch_size)
-        projection = held.projection
-        if chosen.projection == "collection":
-            projection = projection or _fit(todo.new, model, decode, reporter)
-            model = load_encoder(chosen, device=device, batch_size=batch_size, projection=projection)
+        projection = plan.projection
+        model = load_encoder(chosen, device=device, batch_size=batch_size, projection=projection)
+        if chosen.projection == "collection" and projection is None:
+            projection = _fit(todo.new, model, chosen, decode, reporter)
+            model = ProjectedEncoder(model, projection)
         if held.encoder is not None:
             _check_same(bundle, held.encoder, model)
         if held.root is None:
@@ -135,7 +139,7 @@ def embed(
                 with writer.transaction() as h5:
                     if layout.DESCRIPTORS not in h5:
                         provenance = Provenance(model.name, model.revision, chosen.to_json())
-                        arrays = None if projection is None else (projection.mean, projection.basis)
+                        arrays = None if projection is None else (projection.mean, projection.basis, projection.bias)
                         create_descriptors(h5, model.dim, provenance, arrays)
                         if keeps_local(model):
                             create_local_cache(h5, LocalSource().provenance)
@@ -162,6 +166,7 @@ class Plan:
 
     held: Held
     encoder: EncoderSettings
+    projection: Projection | None  # None: the encoder has none beside its own, or it is still to be fitted
     root: bytes  # to be stored
     todo: Changes
 
@@ -177,11 +182,13 @@ def make_plan(
 ) -> Plan:
     """Compare the photos that were found at the given paths with what the bundle holds; for the rest, see `embed`."""
     held = _held(bundle)
+    encoder, projection = with_projection(encoder, held.encoder, held.projection)
     chosen = _choose_encoder(bundle, held.encoder, encoder)
     stored_root = choose_root(bundle, paths, root) if held.root is None else held.root
     base = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118
     folders = [os.path.realpath(path) for path in paths if not adding and os.path.isdir(path)]  # noqa: PTH112
-    return Plan(held, chosen, stored_root, reconcile(held.photos, photos, folders, base, RelativePaths(base, bundle)))
+    changes = reconcile(held.photos, photos, folders, base, RelativePaths(base, bundle))
+    return Plan(held, chosen, projection, stored_root, changes)
 
 
 def _note_changes(writer: file.Writer, changes: Changes, summary: EmbedSummary) -> None:
@@ -226,17 +233,13 @@ def _held(bundle: Path) -> Held:
         )
 
 
-def bundle_projection(opened: file.Bundle) -> Projection | None:
-    """Return the projection that was fitted on a bundle's collection, if one was."""
-    arrays = opened.descriptor_table.projection() if opened.descriptor_table is not None else None
-    return None if arrays is None else Projection(*arrays)
-
-
-def _fit(paths: list[bytes], model: Encoder, decode: DecodeSettings, reporter: Reporter) -> Projection:
+def _fit(
+    paths: list[bytes], model: Encoder, chosen: EncoderSettings, decode: DecodeSettings, reporter: Reporter
+) -> Projection:
     """Fit a projection on photos spread evenly over the collection.
 
     Raises:
-        InputError: there are too few.
+        InputError: there are too few, or they vary in fewer directions than were asked for.
     """
     sample = paths[:: -(-len(paths) // FIT_AT_MOST)]
     vectors: list[Floats] = []
@@ -254,7 +257,15 @@ def _fit(paths: list[bytes], model: Encoder, decode: DecodeSettings, reporter: R
     count = sum(len(part) for part in vectors)
     if count < FIT_AT_LEAST:
         raise InputError(f"{count} photos are too few to fit a projection on, it takes {FIT_AT_LEAST}; leave it out")
-    return fit_projection(np.concatenate(vectors))
+    whitening = WHITENING if chosen.whitening is None else chosen.whitening
+    projection = fit_projection(np.concatenate(vectors), chosen.projection_dim or FIT_DIM, whitening)
+    dim = projection.basis.shape[1]
+    if chosen.projection_dim is not None and dim < chosen.projection_dim:
+        raise InputError(
+            f"{count} photos whose vectors have {model.dim} numbers give a projection to at most {dim}; "
+            f"--projection-dim {chosen.projection_dim} is more"
+        )
+    return projection
 
 
 def _choose_encoder(bundle: Path, model: Provenance | None, asked: EncoderSettings | None) -> EncoderSettings:

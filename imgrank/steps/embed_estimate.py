@@ -89,9 +89,11 @@ def estimate_embed(
     if todo.new:
         from imgrank.encode.registry import load_encoder
 
-        # A projection that would be fitted first takes no time worth telling, and as many numbers.
-        settings = replace(plan.encoder, projection="default")
-        model = load_encoder(settings, device=device, batch_size=batch_size, projection=plan.held.projection)
+        settings = plan.encoder
+        if settings.projection == "collection" and plan.projection is None:
+            # It would be fitted first, which takes no time worth telling, and gives about as many numbers.
+            settings = replace(settings, projection="default", projection_dim=None, whitening=None)
+        model = load_encoder(settings, device=device, batch_size=batch_size, projection=plan.projection)
         seconds, measured, features = _measure(list(readable), model, decode or DecodeSettings())
         failed = [path for path in todo.new if path not in readable and path not in todo.failed]
         grown = _grown(bundle, plan, readable, failed, model, features)

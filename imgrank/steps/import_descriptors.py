@@ -29,10 +29,12 @@ from imgrank.images.content import read_digest
 from imgrank.images.decode import decode
 from imgrank.images.load import worker_count
 from imgrank.images.scan import display
+from imgrank.local.projection import Projection
 from imgrank.progress import SILENT, Reporter
 from imgrank.records import NO_DIGEST, OK, ImageRecord
 from imgrank.steps.import_sources import open_source, row_name, unit_rows_of
 from imgrank.steps.paths import choose_root, is_below
+from imgrank.steps.projections import stored_name
 
 if TYPE_CHECKING:
     from imgrank.encode.base import Encoder
@@ -68,6 +70,7 @@ def import_descriptors(
     nul: bool = False,
     root: Path | None = None,
     encoder: EncoderSettings | None = None,
+    projection: Path | None = None,
     check: bool = True,
     decode_settings: DecodeSettings | None = None,
     device: str = "auto",
@@ -85,6 +88,8 @@ def import_descriptors(
         nul: whether paths on the list end with NUL.
         root: folder that names are relative to; None takes the folder of the bundle.
         encoder: what computed the descriptors, so that a search does the same with query photos. None: unknown.
+        projection: a file with what the descriptors are to go through, such as the linear layer of ILIAS; see
+            `imgrank.encode.projection_file`. Descriptors of queries go through it as well.
         check: compute the descriptors of a few photos again with the encoder and compare.
         decode_settings: limits and workers.
         device: for the encoder.
@@ -93,7 +98,8 @@ def import_descriptors(
     Raises:
         SettingsError: the bundle is there already, or there is no folder for it.
         InputError: the file cannot be read; a descriptor is not finite or all zeros; a name is there twice or leads out
-            of the root; numbers of rows and names differ; the descriptors are not those of the encoder.
+            of the root; numbers of rows and names differ; the descriptors are not those of the encoder; the projection
+            cannot be read or takes vectors of another length.
         MissingModelError: the encoder is not on this machine and cannot be fetched.
     """
     _check_new(bundle)
@@ -103,14 +109,36 @@ def import_descriptors(
         stored_root = choose_root(bundle, [], root)
         folder = os.path.realpath(os.path.join(os.fsencode(bundle.absolute().parent), stored_root))  # noqa: PTH118
         names = _stored_names(source, opened, folder, None if root is None else os.path.abspath(os.fsencode(root)))  # noqa: PTH100
+        learned = None if projection is None else _projection(source, opened, projection)
         summary = ImportSummary(opened.layout, opened.rows, opened.dim, UNKNOWN)
         provenance = Provenance(UNKNOWN, "", "{}")
         if encoder is not None:
             provenance = _provenance(source, opened, names, folder, encoder, check, settings, device, reporter)
             summary.encoder = provenance.model
+        if projection is not None and learned is not None:
+            summary.dim = learned.basis.shape[1]
+            made = provenance.settings
+            if encoder is not None:
+                made = replace(EncoderSettings.from_json(made), projection=stored_name(projection, learned)).to_json()
+            revision = f"{provenance.model_revision}+{learned.digest}"
+            provenance = replace(provenance, model_revision=revision, settings=made)
         with incoming(bundle) as building:
-            _fill(building, source, opened, names, folder, stored_root, provenance, settings, summary, reporter)
+            _fill(
+                building, source, opened, names, folder, stored_root, provenance, learned, settings, summary, reporter
+            )
     return summary
+
+
+def _projection(source: Path, opened: ForeignDescriptors, path: Path) -> Projection:
+    from imgrank.encode.projection_file import read_projection
+
+    learned = read_projection(path)
+    if len(learned.mean) != opened.dim:
+        raise InputError(
+            f"{path}: takes vectors of {len(learned.mean)} numbers, and the descriptors of {source} have {opened.dim}; "
+            "it was learned for another encoder"
+        )
+    return learned
 
 
 def _check_new(bundle: Path) -> None:
@@ -247,12 +275,13 @@ def _fill(
     root: bytes,
     stored_root: bytes,
     provenance: Provenance,
+    learned: Projection | None,
     settings: DecodeSettings,
     summary: ImportSummary,
     reporter: Reporter,
 ) -> None:
     """Write rows, block by block."""
-    each = max(1, min(_MOST_ROWS, _BLOCK // (4 * opened.dim)))
+    each = max(1, min(_MOST_ROWS, _BLOCK // (4 * max(opened.dim, summary.dim))))
     file.create(building, root=stored_root)
     with (
         file.Writer(building) as writer,
@@ -264,10 +293,13 @@ def _fill(
             records = pool.map(lambda name: _seen(name, root), names[start:stop])
             vectors, lengths = unit_rows_of(source, opened.read(start, stop), names[start:stop])
             _note(summary, lengths)
+            if learned is not None:
+                vectors = learned.apply(vectors)
             looked = list(_noting_unseen(records, root, summary))
             with writer.transaction() as h5:
                 if start == 0:
-                    create_descriptors(h5, opened.dim, provenance, imported_from=opened.layout)
+                    arrays = None if learned is None else (learned.mean, learned.basis, learned.bias)
+                    create_descriptors(h5, summary.dim, provenance, arrays, imported_from=opened.layout)
                 append_images(h5, looked)
                 append_descriptors(h5, vectors)
             advance(stop - start)

@@ -123,6 +123,8 @@ def _from_config(name: str, config: Config, folder: Path) -> Record:
     family = config.get("model_type")
     if isinstance(family, str) and family in ADAPTERS:
         return _mllm(name, family, geometry.of_config(name, config, _image_processor(name, folder)), folder)
+    if encoders.is_timm_config(config):
+        return _encoder(name, encoders.TIMM, *encoders.dim_and_size(name, config), folder)
     if isinstance(family, str) and family in encoders.TITLES:
         return _encoder(name, family, *encoders.dim_and_size(name, config), folder)
     return {

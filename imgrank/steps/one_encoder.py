@@ -33,11 +33,11 @@ def check_one_encoder(bundles: Sequence[Bundle]) -> None:
 def _decides(provenance: Provenance) -> tuple[object, ...]:
     """Return the settings that decide what a descriptor means.
 
-    The model's name is not among them, since its folder may have moved, and its revision tells weights and projection
-    apart; nor is the number type, in which the descriptors of a photo are close.
+    The model's name is not among them, since its folder may have moved, nor where the projection came from: the
+    revision tells weights and projections apart. Nor is the number type, in which the descriptors of a photo are close.
     """
     settings = EncoderSettings.from_json(provenance.settings)
-    return settings.pooling, settings.image_size, settings.projection
+    return settings.pooling, settings.gem_p, settings.image_size, settings.scales
 
 
 def _described(provenance: Provenance) -> str:
@@ -45,6 +45,10 @@ def _described(provenance: Provenance) -> str:
     facts = [provenance.model_revision, f"pooling {settings.pooling}"]
     if settings.image_size is not None:
         facts.append(f"{settings.image_size} pixels")
+    if settings.scales is not None:
+        facts.append(f"scales {', '.join(f'{scale:g}' for scale in settings.scales)}")
     if settings.projection == "collection":
         facts.append("a projection of its own")
+    elif settings.projection != "default":
+        facts.append(f"projection {settings.projection}")
     return f"{provenance.model} ({', '.join(facts)})"

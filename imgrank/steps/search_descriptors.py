@@ -12,6 +12,7 @@ from imgrank.steps.collection import Collection
 from imgrank.steps.import_sources import open_source, unit_rows_of
 from imgrank.steps.one_encoder import check_one_encoder
 from imgrank.steps.photos import BundlePhotos
+from imgrank.steps.projections import bundle_projection
 from imgrank.steps.rerank import check_thresholds
 from imgrank.steps.search import ranking_of
 from imgrank.steps.shortlist import Shortlister
@@ -33,7 +34,8 @@ def search_descriptors(
     Args:
         photos: of the bundle, or of several.
         settings: the shortlist.
-        source: HDF5 of ILIAS or hloc, or .npy, with descriptors of the kind that the bundle has.
+        source: HDF5 of ILIAS or hloc, or .npy, with descriptors of the kind that the bundle has, or of the kind that
+            went through its projection when they were imported.
         listing: for .npy, the path of each query; see `open_source`.
         nul: whether paths on the list end with NUL.
         thresholds: what a hit must reach.
@@ -51,7 +53,11 @@ def search_descriptors(
     check_one_encoder(bundles)
     with open_source(source, listing, nul=nul) as opened:
         dim = bundles[0].descriptors.dim
-        if opened.dim != dim:
+        projection = bundle_projection(bundles[0])
+        # Descriptors from elsewhere went through it on their way into the bundle, and those of queries do now.
+        imported = bool(bundles[0].descriptors.imported_from)
+        raw = projection is not None and opened.dim == len(projection.mean) and (imported or opened.dim != dim)
+        if opened.dim != dim and not raw:
             raise InputError(
                 f"{source}: has descriptors of {opened.dim} numbers, those of {bundles[0].path} have {dim}; "
                 "compute both with the same model"
@@ -63,5 +69,7 @@ def search_descriptors(
         for start in range(0, len(names), _BLOCK):
             block = names[start : start + _BLOCK]
             vectors, _ = unit_rows_of(source, opened.read(start, start + len(block)), block)
+            if projection is not None and raw:
+                vectors = projection.apply(vectors)
             for name, query in zip(block, vectors, strict=True):
                 yield above(ranking_of(collection, name, shortlister.search(query, settings.top_k)), kept)

@@ -18,7 +18,7 @@ PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in (
         "tutorial", "cookbook", "searching", "looking", "explain", "grouping", "calibration", "evaluation",
-        "configuration", "bundles", "exchange", "tokens", "shell", "choosing", "troubleshooting",
+        "configuration", "bundles", "exchange", "tokens", "shell", "choosing", "troubleshooting", "first-stages",
     )),
 ]  # fmt: skip
 PROGRAMS = ("imgrank", "find", "ls", "mkdir", "xargs", "[", "jq", "sort", "cat", "cp")
@@ -29,9 +29,11 @@ NOT_RUN = {
     "imgrank explain demo.h5": "is of the demo's folder; tests/cli/test_explain.py runs the same",
     "imgrank eval dev.h5": "is of the development photos",
     "imgrank compare flat.jsonl": "likewise",
+    "imgrank export projection db.h5 -o whitening": "is of a bundle of a model of the hub",
+    "imgrank index ./new-photos -o other.h5 --projection": "likewise",
     "imgrank search db.h5 vase.jpg --preview": "needs a terminal; tests/cli/test_looking.py has one",
 }
-WITH_WEIGHTS = 9  # lines that name a model of the hub, or MODEL in its place
+WITH_WEIGHTS = 14  # lines that name a model of the hub, or MODEL in its place
 
 
 def commands(page: Path) -> list[str]:

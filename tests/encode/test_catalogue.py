@@ -9,7 +9,7 @@ import transformers
 from imgrank.checkpoints import HUB_ID
 from imgrank.config import PRESETS
 from imgrank.encode.builtin import BuiltinEncoder
-from imgrank.encode.catalogue import BUILTIN, KNOWN, TITLES, dim_and_size, known
+from imgrank.encode.catalogue import BUILTIN, KNOWN, TIMM, TITLES, dim_and_size, known
 from imgrank.encode.families import FAMILIES
 from imgrank.encode.registry import ENCODERS
 from imgrank.errors import SettingsError
@@ -28,7 +28,7 @@ def test_names_are_hub_ids_of_known_families_without_doubles() -> None:
     assert len({one.name for one in KNOWN}) == len(KNOWN)
     for one in KNOWN[1:]:
         assert HUB_ID.fullmatch(one.name)
-        assert one.family in FAMILIES
+        assert one.family in (*FAMILIES, TIMM)
 
 
 def test_the_builtin_encoder_is_described_as_it_is() -> None:
@@ -42,6 +42,7 @@ def two_towers(config: str, vocabulary: int, **vision):
     return getattr(transformers, config)(text_config=language | vision.pop("text", {}), vision_config=vision)
 
 
+LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
 
 # Architectures as published: the class of the whole checkpoint, and its configuration.
@@ -56,6 +57,10 @@ PUBLISHED = {
     "facebook/dinov3-convnext-base-pretrain-lvd1689m": (
         "DINOv3ConvNextModel",
         lambda: transformers.DINOv3ConvNextConfig(hidden_sizes=[128, 256, 512, 1024], depths=[3, 3, 27, 3]),
+    ),
+    "google/siglip-large-patch16-384": (
+        "SiglipModel",
+        lambda: two_towers("SiglipConfig", 32000, text=LARGE, **LARGE, image_size=384),
     ),
     "google/siglip-so400m-patch14-384": (
         "SiglipModel",

@@ -377,14 +377,14 @@ def test_a_batch_holds_a_photo(folders, size):
 
 def too_small(tiny, most, error):
     """Let the device hold `most` photos."""
-    forward = tiny._forward
+    rows_at = tiny._rows_at
 
-    def limited(inputs):
-        if len(inputs["pixel_values"]) > most:
+    def limited(steps, interpolate, images):
+        if len(images) > most:
             raise error
-        return forward(inputs)
+        return rows_at(steps, interpolate, images)
 
-    tiny._forward = limited
+    tiny._rows_at = limited
 
 
 @pytest.mark.parametrize(

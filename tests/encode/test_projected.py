@@ -5,9 +5,11 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from imgrank.config import EncoderSettings
 from imgrank.encode.base import Encoded
 from imgrank.encode.projected import ProjectedEncoder
-from imgrank.errors import MismatchError
+from imgrank.encode.registry import load_encoder
+from imgrank.errors import InputError, MismatchError
 from imgrank.local.projection import Projection
 
 
@@ -47,3 +49,27 @@ def test_a_projection_for_other_vectors_is_refused() -> None:
     encoder = ProjectedEncoder(Sums(), Projection(np.zeros(4, np.float32), np.zeros((4, 2), np.float32)))
     with pytest.raises(MismatchError, match="takes 4 numbers, the encoder gives 3"):
         encoder.encode([photo(1, 2, 3)])
+
+
+def test_a_bias_is_added_before_the_length_is_taken() -> None:
+    biased = Projection(PROJECTION.mean, PROJECTION.basis, np.array([1, -7], np.float32))
+    encoder = ProjectedEncoder(Sums(), biased)
+    # As above (3, 4), and then (3 + 1, 4 - 7) = (4, -3).
+    np.testing.assert_allclose(encoder.encode([photo(2, 2, 9)]).descriptors, [[0.8, -0.6]], rtol=1e-6)
+    assert encoder.revision != ProjectedEncoder(Sums(), PROJECTION).revision
+
+
+def test_the_builtin_encoder_takes_a_projection_of_its_raw_vectors_or_of_its_descriptors() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    settings = EncoderSettings(projection="file@1")
+    vectors = [load_encoder(one).encode([image]).descriptors for one in (EncoderSettings(), settings)]
+    for raw in vectors:
+        dim = raw.shape[1]
+        projection = Projection(np.zeros(dim, np.float32), rng.normal(size=(dim, 8)).astype(np.float32))
+        found = load_encoder(settings, projection=projection).encode([image]).descriptors
+        np.testing.assert_array_equal(found, projection.apply(raw))
+    assert [raw.shape[1] for raw in vectors] == [1024, 3432]
+    short = Projection(np.zeros(9, np.float32), np.ones((9, 2), np.float32))
+    with pytest.raises(InputError, match="file@1 takes vectors of 9 numbers, and those of builtin have 3432"):
+        load_encoder(settings, projection=short)

@@ -495,6 +495,48 @@ def test_queries_as_descriptors(imgrank, tmp_path: Path) -> None:
     assert b"has descriptors of 7 numbers, those of db.h5 have 2" in long.stderr
 
 
+def test_a_projection_of_imported_descriptors_and_of_their_queries(imgrank, tmp_path: Path) -> None:
+    """The layer of ILIAS on its published features, worked by hand: (0.6, 0.8), (0, 1), (-1, 0) and (3, 4), (0, 5)."""
+    write_ilias(tmp_path / "f.h5")
+    # Outputs x, x, y + 1: (0.6, 0.6, 1.8), (0, 0, 2), (-1, -1, 1).
+    np.savez(tmp_path / "layer.npz", weight=np.array([[1.0, 0], [1, 0], [0, 1]]), bias=np.array([0.0, 0, 1]))
+    run = imgrank("import", "f.h5", "-o", "db.h5", "--projection", "layer.npz", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert b"3 descriptors of 3 numbers" in run.stderr
+    rows = np.array([[1, 1, 3], [0, 0, 1], [-1, -1, 1]], dtype=float)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with h5py.File(tmp_path / "db.h5") as root:
+        np.testing.assert_allclose(root["descriptors/vectors"][:], rows, atol=1e-6)
+    write_npy(tmp_path / "q.npy", np.array([[3, 4], [0, 5]]), ["q/one.jpg", "q/two.jpg"])
+    search = ["search", "db.h5", "--descriptors", "q.npy", "--files-from", "q.txt", "--exact", "--format", "tsv"]
+    run = imgrank(*search, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    found = {
+        tuple(line.split(b"\t")[i] for i in (0, 3)): float(line.split(b"\t")[5]) for line in run.stdout.splitlines()[1:]
+    }
+    names = [b"a.jpg", b"sub/b.jpg", b"sub/c.jpg"]
+    expected = rows[:2] @ rows.T  # the two queries are the first two photos
+    for query, cosines in zip((b"q/one.jpg", b"q/two.jpg"), expected, strict=True):
+        assert [found[query, name] for name in names] == pytest.approx(cosines.tolist(), abs=1e-6)
+    np.savez(tmp_path / "long.npz", weight=np.ones((2, 7)))
+    wrong = imgrank("import", "f.h5", "-o", "new.h5", "--projection", "long.npz", cwd=tmp_path)
+    assert wrong.returncode == 5
+    assert b"takes vectors of 7 numbers, and the descriptors of f.h5 have 2" in wrong.stderr
+
+
+def test_imported_descriptors_of_an_encoder_go_through_a_projection_with_its_queries(imgrank, collection: Path) -> None:
+    np.savez(collection / "layer.npz", weight=np.eye(64, 1024))
+    assert imgrank("export", "descriptors", "db.h5", "-o", "d.npy", cwd=collection).returncode == 0
+    for name, encoder in (("named.h5", ["--encoder", "builtin"]), ("unknown.h5", [])):
+        run = imgrank("import", "d.npy", "-o", name, *encoder, "--projection", "layer.npz", cwd=collection)
+        assert run.returncode == 0, run.stderr
+    query = ["photos/" + sorted(os.listdir(collection / "photos"))[0], "-k", 1, "--exact"]
+    named = hits(imgrank("search", "named.h5", *query, cwd=collection))
+    assert named == hits(imgrank("search", "unknown.h5", *query, "--encoder", "builtin", cwd=collection))
+    assert named[0]["path"] == query[0]
+    assert named[0]["similarity"] == pytest.approx(1, abs=1e-6)
+
+
 def test_options_of_an_encoder_need_one(imgrank, tmp_path: Path) -> None:
     write_ilias(tmp_path / "f.h5")
     run = imgrank("import", "f.h5", "-o", "db.h5", "--pooling", "cls", cwd=tmp_path)
