@@ -8,6 +8,7 @@ from imgrank.cli.group import TableGroup
 
 STUDIES = {  # name -> module with a click command `command`
     "lambda": "imgrank.cli.studies.lam",
+    "qualitative": "imgrank.cli.studies.qualitative",
 }
 
 
@@ -21,4 +22,5 @@ def command() -> None:
     \b
     Example:
         imgrank study lambda db.h5 --qrels q.tsv -o studies
+        imgrank study qualitative db.h5 --qrels q.tsv -o studies
     """
