@@ -125,7 +125,7 @@ class _Pairs:
             gained, lost = (sum(sign * row["gain"] > 0 for row in right) for sign in (1, -1))
             lacking = sum(row["rank_before"] is None and row["rank_after"] is None for row in right)
             self.notes.append(
-                f"{where}of {len(right)} pairs of a query and a right photo, {gained} gained, {lost} lost, "
+                f"{where}Of {len(right)} pairs of a query and a right photo, {gained} gained, {lost} lost, "
                 f"{len(right) - gained - lost} stayed; {lacking} are in neither ranking."
             )
             rows += right + self._moved(wrong)
@@ -196,11 +196,14 @@ class _Pairs:
         judged = self._trials.judged
         pictures = Pictures(judged.photos)
         cases = {case.query: case for case in self._trials.cases}
+        queries: dict[bytes, Picture] = {}
         asked, names, numbers = [], [], []
         for row in rows:
             case, name = cases[os.fsencode(row["query"])], os.fsencode(row["photo"])
+            if case.query not in queries:
+                queries[case.query] = _query(pictures, case)
             found = {hit.path: number for hit, number in zip(case.ranking.hits, case.rows, strict=True)}
-            asked.append(_query(pictures, case))
+            asked.append(queries[case.query])
             names.append(name)
             numbers.append(found.get(name, judged.row_of(name)))
         photos = pictures.of_rows(numbers, names)
