@@ -14,7 +14,7 @@ STUDIES = {  # name -> module with a click command `command`
 
 @click.group(cls=TableGroup, commands_table=STUDIES, short_help="Run a study of the paper.")
 def command() -> None:
-    """Run a study of retrieval with one command: a table (CSV), all settings (JSON) and a plot.
+    """Run a study of retrieval with one command: a table (CSV), all settings (JSON) and a plot or a page.
 
     The studies are those of arXiv:2604.13268, on any bundle with judgements, or on a published data set. An interrupted
     study goes on where it was; pairs that were scored once are not scored again.

@@ -30,7 +30,7 @@ folder_options = options.together(
         required=True,
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Where table, facts and plot are written; an interrupted study goes on from there.",
+        help="Where table, facts and plot or page are written; an interrupted study goes on from there.",
     ),
     click.option("--force", is_flag=True, help="Replace a finished study of that folder."),
 )

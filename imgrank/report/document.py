@@ -52,10 +52,11 @@ def foot(before: str = "") -> str:
     )
 
 
-def picture_of(picture: Picture, alt: str) -> str:
-    """Return a photo on its mat, or its name and why it cannot be shown."""
+def picture_of(picture: Picture, alt: str, *, named: bool = False) -> str:
+    """Return a photo on its mat, or its name and why it cannot be shown; not its name where it is `named` beside it."""
     if picture.thumbnail is None:
-        text = escape(f"{picture.name}: no picture ({picture.reason})")
+        name = "" if named else f"{picture.name}: "
+        text = escape(f"{name}no picture ({picture.reason})")
         return f'<div class="mat"><p class="gone">{text}</p></div>'
     small = picture.thumbnail
     data = base64.b64encode(small.data).decode()

@@ -166,8 +166,9 @@ def _ranks(side: Side) -> str:
 def _placed(placed: Placed) -> str:
     name, rank = placed.picture.name, "–" if placed.rank is None else str(placed.rank)
     alt = f"{'Not ranked' if placed.rank is None else f'Rank {rank}'}, {placed.kind}: {name}"
+    frame = "left-out" if placed.rank is None else placed.kind
     return (
-        f'<li class="{"left-out" if placed.rank is None else placed.kind}"><figure>{picture_of(placed.picture, alt)}'
+        f'<li class="{frame}"><figure>{picture_of(placed.picture, alt, named=True)}'
         f'<figcaption><p class="top"><span class="rank">{rank}</span><span class="kind">{placed.kind}</span></p>'
         f'<p class="name">{escape(name)}</p><p class="quiet">{placed.score:.4f}</p></figcaption></figure></li>\n'
     )

@@ -63,7 +63,7 @@ def write_moved(
             page.task(task.name, len(runs[0].results[task.name].values), [_mean(one) for one in rows])
             sides = [_OneSide(run, dataset, task, rows[0].measure) for run in runs]
             moved = list(rows[0].moved)[:queries]
-            if not moved:
+            if not rows[0].moved:
                 page.nothing()
             # The names of one side may be cut where those of the other are not; the order is that of the judgements.
             others = dict(zip(*(run.results[task.name].values for run in runs), strict=True))
