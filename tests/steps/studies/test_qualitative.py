@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,6 +121,18 @@ def test_what_was_scored_is_kept_where_the_rest_fails(tmp_path: Path):
     assert again.asked == ["mllm"]
     assert {row["gain"] for row in rows} == {"0.0"}
     assert (tmp_path / "qualitative.html").read_text() == "page"
+
+
+def test_each_task_has_its_own_pairs(tmp_path: Path):
+    trials = FakeTrials({"geo": SAID})
+    tasks = (Task("easy", {b"q": {b"r1": 1}}), Task("hard", {b"q": {b"r1": -1, b"r2": 1}, b"p": {b"r": 1}}))
+    trials.dataset = replace(trials.dataset, tasks=tasks)
+    rows = run(study_of(trials, NONE, GEOMETRIC), tmp_path)
+    right = [(row["task"], row["photo"], row["rank_after"]) for row in rows if int(row["relevance"]) > 0]
+    # r1 is junk in the hard task, and in the easy one the photo that is junk elsewhere is wrong.
+    assert right == [("easy", "r1", "2"), ("hard", "r2", "5"), ("hard", "r", "2")]
+    notes = json.loads((tmp_path / "qualitative.json").read_text())["notes"]
+    assert [note.split(":")[0] for note in notes] == ["easy", "easy", "hard", "hard"]
 
 
 def test_of_equal_gains_the_further_goes_first():
