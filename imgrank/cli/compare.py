@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,9 @@ import click
 from imgrank.cli import judged_options, options
 
 if TYPE_CHECKING:
+    from imgrank.evaluation.datasets.base import Dataset
     from imgrank.steps.evaluate import Comparison
+    from imgrank.steps.moved import Run
 
 
 @click.command(short_help="Tell two runs apart.")
@@ -23,6 +26,22 @@ if TYPE_CHECKING:
     "--top", default=10, show_default=True, type=click.IntRange(min=0), help="Queries that moved most, to be named."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a page with those queries and the first photos of both runs, too; one file that needs no other.",
+)
+@click.option(
+    "--photos", default=8, show_default=True, type=click.IntRange(min=1), help="Photos of each run on that page."
+)
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder where that page looks for relative names of photos and queries first; several are tried in order.",
+)
 @options.quiet_option
 def command(first: Any, second: Any, top: int, as_json: bool, **chosen: Any) -> None:
     """Compare two runs over the same judged queries: means, difference, and whether chance explains it.
@@ -34,27 +53,34 @@ def command(first: Any, second: Any, top: int, as_json: bool, **chosen: Any) -> 
     Example:
         imgrank compare a.jsonl b.trec --qrels q.tsv
         imgrank compare dino.jsonl siglip.jsonl --qrels q.tsv --measure AP@100 --json
+        imgrank compare a.jsonl b.trec --qrels q.tsv --html moved.html --root ./photos
     """
     from imgrank.cli.console import Console
     from imgrank.cli.evaluate import tell_left_out
     from imgrank.results import read_rankings
     from imgrank.steps.evaluate import compare, evaluate_tasks
     from imgrank.steps.judged_photos import names_of_run
+    from imgrank.steps.looking import check_page
+    from imgrank.steps.moved import Run
 
     console = Console(chosen["quiet"])
+    if chosen["html"] is not None:
+        check_page(chosen["html"])
+    elif options.typed("photos", "roots"):
+        raise click.UsageError("--photos and --root are of the page: give --html FILE, too")
     dataset = judged_options.dataset_of(chosen)
     measures = judged_options.measures_of(chosen, dataset)
-    sides = []
+    sides, runs = [], []
     for run, name in zip((first, second), options.run_names(first, second), strict=True):
-        rankings = read_rankings(run, source=name)
-        sides.append(
-            evaluate_tasks(
-                rankings if chosen["dataset"] is None else names_of_run(rankings, dataset), dataset, measures
-            )
-        )
+        read = read_rankings(run, source=name)
+        rankings = list(read if chosen["dataset"] is None else names_of_run(read, dataset))
+        sides.append(evaluate_tasks(rankings, dataset, measures))
+        runs.append(Run(name, rankings, sides[-1]))
         for task, result in sides[-1].items():
             tell_left_out(console, task, result)
     found = {task: [compare(one, sides[1][task], name) for name in measures] for task, one in sides[0].items()}
+    if chosen["html"] is not None:
+        _write_page(console, (runs[0], runs[1]), dataset, found, top, chosen)
     if as_json:
         reports = {
             task: {"queries": len(sides[0][task].values), "measures": [_report(one, top) for one in rows]}
@@ -65,6 +91,24 @@ def command(first: Any, second: Any, top: int, as_json: bool, **chosen: Any) -> 
         return
     for task, rows in found.items():
         _print_table(task, rows, top)
+
+
+def _write_page(
+    console: Any,
+    runs: tuple[Run, Run],
+    dataset: Dataset,
+    found: dict[str, list[Comparison]],
+    top: int,
+    chosen: dict[str, Any],
+) -> None:
+    from imgrank.steps.moved import write_moved
+
+    roots = [os.fsencode(root) for root in chosen["roots"]]
+    lacking = write_moved(chosen["html"], runs, dataset, found, queries=top, photos=chosen["photos"], roots=roots)
+    if lacking:
+        why = ", ".join(f"{count} {reason}" for reason, count in lacking.most_common())
+        hint = "; give --root with the folder that their names are below" if "missing" in lacking else ""
+        console.note(f"{chosen['html']}: {lacking.total()} pictures cannot be shown: {why}{hint}")
 
 
 def _report(one: Comparison, top: int) -> dict[str, Any]:

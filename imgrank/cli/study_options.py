@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +23,20 @@ bundles_argument = click.argument(
     "bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE..."
 )
 
-output_options = options.together(
+folder_options = options.together(
     click.option(
         "-o",
         "--output",
         required=True,
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Where table, facts and plot are written; an interrupted study goes on from there.",
+        help="Where table, facts and plot or page are written; an interrupted study goes on from there.",
     ),
+    click.option("--force", is_flag=True, help="Replace a finished study of that folder."),
+)
+
+output_options = options.together(
+    folder_options,
     click.option(
         "--plot-format",
         default="svg",
@@ -39,7 +44,6 @@ output_options = options.together(
         type=click.Choice(PLOT_FORMATS),
         help="Of the plot, which needs the extra imgrank[plot].",
     ),
-    click.option("--force", is_flag=True, help="Replace a finished study of that folder."),
 )
 
 trial_options = options.together(
@@ -54,14 +58,20 @@ trial_options = options.together(
     click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of that chance."),
 )  # fmt: skip
 
-method_option = click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    metavar="LINE",
-    help="To compare: none, geometric, maxsim or mllm, then settings such as cache=NAME mllm=MODEL task=product "
-    "lambda=0.3 label=NAME; several.  [default: none, geometric, and mllm with each cache]",
-)
+
+def methods_option(how_many: str, default: str) -> Callable[[Any], Any]:
+    """Return the option that names what is compared."""
+    return click.option(
+        "--method",
+        "methods",
+        multiple=True,
+        metavar="LINE",
+        help="To compare: none, geometric, maxsim or mllm, then settings such as cache=NAME mllm=MODEL task=product "
+        f"lambda=0.3 label=NAME; {how_many}.  [default: {default}]",
+    )
+
+
+method_option = methods_option("several", "none, geometric, and mllm with each cache")
 
 machine_options = options.together(
     click.option("--encoder", metavar="MODEL", help="Where the encoder of the bundle lies here, if it moved."),
@@ -82,7 +92,8 @@ def outputs_of(chosen: Mapping[str, Any]) -> Outputs:
     """Return where the study writes."""
     from imgrank.steps.studies.frame import Outputs
 
-    return Outputs(chosen["output"], chosen["plot_format"], chosen["force"], ["imgrank", *sys.argv[1:]])
+    form = chosen.get("plot_format", "none")  # a study with a page has no plot
+    return Outputs(chosen["output"], form, chosen["force"], ["imgrank", *sys.argv[1:]])
 
 
 def trials_of(console: Any, bundles: Sequence[Path], chosen: Mapping[str, Any]) -> tuple[Trials, tuple[str, ...]]:

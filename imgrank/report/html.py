@@ -6,16 +6,13 @@ is written query by query, so that its length costs no memory. Knows pictures an
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from typing import TextIO
 
+from imgrank.report.document import counted, facts_of, foot, head, picture_of, query_list
 from imgrank.report.shown import Picture, Shown
 from imgrank.results import Hit
-from imgrank.version import __version__
 
 
 class Page:
@@ -30,7 +27,7 @@ class Page:
         self._stream = stream
         self._queries: list[str] = []
         self.hits = 0
-        stream.write(_head(title))
+        stream.write(head(title, "hits", [("queries", "All queries")]))
 
     def add(self, shown: Shown) -> None:
         """Write a query and its hits."""
@@ -41,30 +38,9 @@ class Page:
 
     def finish(self) -> None:
         """Write the end of the page."""
-        self._stream.write(_foot(self._queries, self.hits))
-
-
-def _head(title: str) -> str:
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{escape(title)}: hits</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f'<header><h1>{escape(title)}</h1><a href="#queries">All queries</a></header>\n<main>\n'
-    )
-
-
-def _foot(queries: list[str], hits: int) -> str:
-    listed = "\n".join(f'<li><a href="#q{number}">{escape(name)}</a></li>' for number, name in enumerate(queries, 1))
-    return (
-        f'</main>\n<footer>\n<nav id="queries" aria-label="Queries"><h2>{_count(len(queries), "query", "queries")}, '
-        f"{_count(hits, 'hit', 'hits')}</h2>\n<ol>\n{listed}\n</ol></nav>\n"
-        f'<p class="quiet">Made by imgrank {escape(__version__)}</p>\n</footer>\n</body>\n</html>\n'
-    )
+        queries = counted(len(self._queries), "query", "queries")
+        listed = query_list(self._queries, f"{queries}, {counted(self.hits, 'hit', 'hits')}")
+        self._stream.write(foot(listed))
 
 
 def _section(shown: Shown, number: int) -> Iterator[str]:
@@ -72,15 +48,15 @@ def _section(shown: Shown, number: int) -> Iterator[str]:
     scorer = next((hit.scorer for hit in hits if hit.scorer), None)
     looked = sum(hit.scorer is not None for hit in hits)
     how = f", {looked} of them re-ranked ({escape(scorer)})" if scorer else ""
-    counted = _count(len(hits), "hit", "hits") if hits else "No hits"
+    many = counted(len(hits), "hit", "hits") if hits else "No hits"
     yield (
         f'<section aria-labelledby="q{number}">\n<div class="about">'
-        f'<h2 id="q{number}">{escape(shown.query[0].name)}</h2><p class="quiet">{counted}{how}</p></div>\n'
+        f'<h2 id="q{number}">{escape(shown.query[0].name)}</h2><p class="quiet">{many}{how}</p></div>\n'
         '<div class="query">\n'
     )
     for picture in shown.query:
         name = f"<figcaption>{escape(picture.name)}</figcaption>" if len(shown.query) > 1 else ""
-        yield f"<figure>{_picture(picture, f'Query: {picture.name}')}{name}</figure>\n"
+        yield f"<figure>{picture_of(picture, f'Query: {picture.name}')}{name}</figure>\n"
     yield '</div>\n<ol class="hits">\n'
     for hit, picture in zip(hits, shown.hits, strict=True):
         yield _hit(hit, picture)
@@ -88,12 +64,11 @@ def _section(shown: Shown, number: int) -> Iterator[str]:
 
 
 def _hit(hit: Hit, picture: Picture) -> str:
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(hit))
     return (
-        f'<li value="{hit.rank}"><figure>{_picture(picture, f"Hit {hit.rank}: {picture.name}")}<figcaption>'
+        f'<li value="{hit.rank}"><figure>{picture_of(picture, f"Hit {hit.rank}: {picture.name}")}<figcaption>'
         f'<p class="top"><span class="rank">{hit.rank}</span>{_movement(hit)}'
         f'<span class="score">{hit.score:.4f}</span></p>'
-        f'<p class="name">{escape(picture.name)}</p><dl>{facts}</dl></figcaption></figure></li>\n'
+        f'<p class="name">{escape(picture.name)}</p>{facts_of(list(_facts(hit)))}</figcaption></figure></li>\n'
     )
 
 
@@ -119,19 +94,3 @@ def _movement(hit: Hit) -> str:
         return ""
     sign, kind = ("▲", "up") if up > 0 else ("▼", "down")
     return f'<span class="move {kind}" aria-hidden="true">{sign} {abs(up)}</span>'
-
-
-def _picture(picture: Picture, alt: str) -> str:
-    if picture.thumbnail is None:
-        text = escape(f"{picture.name}: no picture ({picture.reason})")
-        return f'<div class="mat"><p class="gone">{text}</p></div>'
-    small = picture.thumbnail
-    data = base64.b64encode(small.data).decode()
-    return (
-        f'<div class="mat"><img src="data:image/jpeg;base64,{data}" width="{small.width}" height="{small.height}" '
-        f'alt="{escape(alt)}" decoding="async"></div>'
-    )
-
-
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

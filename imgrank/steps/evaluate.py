@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from imgrank.config import SearchSettings
 from imgrank.errors import ImageError, InputError
-from imgrank.evaluation.datasets.base import Dataset
+from imgrank.evaluation.datasets.base import Dataset, Task
 from imgrank.evaluation.measures import measure
 from imgrank.evaluation.metrics import Judged
 from imgrank.evaluation.qrels import Qrels
@@ -80,9 +80,7 @@ def evaluate(rankings: Iterable[Ranking], qrels: Qrels, measures: Sequence[str])
     if not found:
         raise InputError("there is no ranking to evaluate; is the run empty?")
     result = Evaluation(tuple(measures))
-    if not any(query in qrels for query in found):
-        found, qrels = _by_last_name(found, qrels)
-        result.by_last_name = True
+    found, qrels, result.by_last_name = in_common_names(found, qrels)
     result.unjudged = [query for query in found if query not in qrels]
     for query, judged in qrels.items():
         grades = np.array([grade for grade in judged.values() if grade > 0], dtype=np.int64)
@@ -104,12 +102,32 @@ def _judged(ranking: Ranking, judged: dict[bytes, int], grades: np.ndarray) -> J
     if len(set(names)) != len(names):
         raise InputError(f"query {display(ranking.query)} has the same photo twice among its hits")
     kept = [
-        (judged.get(hit.path, 0), hit.score)
-        for hit in ranking.hits
-        if judged.get(hit.path, 0) >= 0 and (hit.path != ranking.query or hit.path in judged)
+        (grade, hit.score) for hit, grade in zip(ranking.hits, grades_of(ranking, judged), strict=True) if grade >= 0
     ]
     relevance, scores = ([pair[place] for pair in kept] for place in (0, 1))
     return Judged(np.array(relevance, dtype=np.int64), np.array(scores, dtype=np.float64), grades)
+
+
+def grades_of(ranking: Ranking, judged: Mapping[bytes, int]) -> list[int]:
+    """Return the relevance of each hit; below 0: it is taken out, as junk or as the query itself."""
+    return [
+        -1 if hit.path == ranking.query and hit.path not in judged else judged.get(hit.path, 0) for hit in ranking.hits
+    ]
+
+
+def in_common_names(found: dict[bytes, Ranking], qrels: Qrels) -> tuple[dict[bytes, Ranking], Qrels, bool]:
+    """Return rankings and judgements with names that fit each other, in the same order.
+
+    Returns:
+        both as they are, where a query of the rankings is judged; else with all names cut to what follows the last
+        slash; and whether they were cut.
+
+    Raises:
+        InputError: they do not fit then either.
+    """
+    if any(query in qrels for query in found):
+        return found, qrels, False
+    return *_by_last_name(found, qrels), True
 
 
 def _by_last_name(found: dict[bytes, Ranking], qrels: Qrels) -> tuple[dict[bytes, Ranking], Qrels]:
@@ -141,15 +159,13 @@ def evaluate_tasks(rankings: Iterable[Ranking], dataset: Dataset, measures: Sequ
         name of the task -> its evaluation.
     """
     found = list(rankings)
-    if len(dataset.tasks) == 1:
-        return {dataset.tasks[0].name: evaluate(found, dataset.tasks[0].qrels, measures)}
+    return {task.name: evaluate(rankings_of(found, dataset, task), task.qrels, measures) for task in dataset.tasks}
+
+
+def rankings_of(rankings: Sequence[Ranking], dataset: Dataset, task: Task) -> list[Ranking]:
+    """Return the rankings that a task is about: a query of another task is not one that nobody judged."""
     known = set(dataset.queries)
-    results = {}
-    for task in dataset.tasks:
-        # A query of another task is not one that nobody judged.
-        own = [one for one in found if one.query in task.qrels or one.query not in known]
-        results[task.name] = evaluate(own, task.qrels, measures)
-    return results
+    return [one for one in rankings if one.query in task.qrels or one.query not in known]
 
 
 def check_missing(judged: JudgedPhotos, *, allow: bool, reporter: Reporter) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from imgrank.arrays import Pixels
 from imgrank.boxes import split_name
-from imgrank.config import ThumbnailSettings
+from imgrank.config import DecodeSettings, ThumbnailSettings
 from imgrank.errors import ImageError
 from imgrank.images.decode import decode_bytes
 from imgrank.images.query import read_query
@@ -17,7 +18,7 @@ from imgrank.images.scan import display
 from imgrank.images.thumbnails import LIMITS, check_thumbnail, make_thumbnail
 from imgrank.records import Thumbnail
 from imgrank.report.shown import Picture, Shown
-from imgrank.results import Hit, Ranking
+from imgrank.results import Ranking
 from imgrank.steps.collection import Collection
 from imgrank.steps.photos import BundlePhotos
 
@@ -45,20 +46,19 @@ class Pictures:
             most: hits that have pictures, from the first on; None: all.
         """
         names = ranking.hits[0].photos if ranking.hits else ()
-        query = [picture for name in names or [ranking.query] for picture in self._of_query(name)]
+        query = [picture for name in names or [ranking.query] for picture in self.of_query(name)]
         hits = ranking.hits[:most]
-        return Shown(Ranking(ranking.query, hits), query, self._of_hits(hits))
+        rows = [self._photos.row_of_hit(hit) for hit in hits]
+        return Shown(Ranking(ranking.query, hits), query, self.of_rows(rows, [hit.path for hit in hits]))
 
-    def _of_query(self, name: bytes) -> Iterator[Picture]:
+    def of_query(self, name: bytes) -> Iterator[Picture]:
+        """Yield the photo of a query; of a part of a photo, the whole photo and then the part."""
         path, box = split_name(name)
         for one in (path,) if box is None else (path, name):
             where = one if self._root is None else os.path.join(self._root, one)  # noqa: PTH118  # bytes
-            try:
-                read = read_query(where, self._photos.settings, self._settings.longer_side)
-            except ImageError as error:
-                yield Picture(display(one), self._kept(where), error.code)
-            else:
-                yield Picture(display(one), make_thumbnail(read.pixels, self._settings))
+            picture = picture_of_file(where, display(one), self._photos.settings, self._settings)
+            kept = self._kept(where) if picture.thumbnail is None else None
+            yield picture if kept is None else replace(picture, thumbnail=kept)
 
     def _kept(self, path: bytes) -> Thumbnail | None:
         """Return the thumbnail of a photo that is gone, where a bundle has it."""
@@ -69,18 +69,40 @@ class Pictures:
                 return _sound(table.read([row], damaged=[])[0])
         return None
 
-    def _of_hits(self, hits: Sequence[Hit]) -> list[Picture]:
-        found: list[Thumbnail | str] = ["missing"] * len(hits)  # or why there is none
-        rows = np.array([self._photos.row_of_hit(hit) for hit in hits], dtype=np.int64)
-        for part, places, own in self._photos.split(rows):
+    def of_rows(self, rows: Sequence[int | None], names: Sequence[bytes]) -> list[Picture]:
+        """Return the photos of rows of the collection; None is a photo that is missing.
+
+        Args:
+            rows: (n,)
+            names: (n,) what the pictures are called.
+        """
+        found: list[Thumbnail | str] = ["missing"] * len(rows)  # or why there is none
+        known = np.array([-1 if row is None else row for row in rows], dtype=np.int64)
+        for part, places, own in self._photos.split(known):
             for place, one in zip(
                 places.tolist(), _of_rows(self._photos.parts[part], own, self._settings), strict=True
             ):
                 found[place] = one
         return [
-            Picture(display(hit.path), None, one) if isinstance(one, str) else Picture(display(hit.path), one)
-            for hit, one in zip(hits, found, strict=True)
+            Picture(display(name), None, one) if isinstance(one, str) else Picture(display(name), one)
+            for name, one in zip(names, found, strict=True)
         ]
+
+
+def picture_of_file(where: bytes, name: str, limits: DecodeSettings, settings: ThumbnailSettings) -> Picture:
+    """Return a photo, or a part of one, made from its file.
+
+    Args:
+        where: a path, perhaps with a fragment (`imgrank.boxes`).
+        name: what the picture is called.
+        limits: for decoding.
+        settings: of the picture.
+    """
+    try:
+        read = read_query(where, limits, settings.longer_side)
+    except ImageError as error:
+        return Picture(name, None, error.code)
+    return Picture(name, make_thumbnail(read.pixels, settings))
 
 
 def _of_rows(

@@ -36,6 +36,8 @@ class Study:
         parts: key -> what measures it; in the order of the work. A key stands for what is measured.
         plot: draws the rows into a file; None: there is nothing to draw.
         notes: sentences that belong to the result.
+        table: makes the rows of the table from what the parts found; None: their rows, one part after the other.
+        page: writes a page about the rows into a file; None: there is none.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Study:
     parts: Mapping[str, Callable[[], list[Row]]]
     plot: Callable[[Sequence[Row], Path], None] | None = None
     notes: list[str] = field(default_factory=list)
+    table: Callable[[Mapping[str, list[Row]]], list[Row]] | None = None
+    page: Callable[[Sequence[Row], Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,12 @@ class Outputs:
     force: bool = False
     command: Sequence[str] = ()
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, *, page: bool = False) -> None:
         """Find out whether the files of a study can be written, before the work.
+
+        Args:
+            name: of the study.
+            page: whether it writes a page.
 
         Raises:
             SettingsError: one is there and may not be replaced, or the folder cannot be made.
@@ -73,7 +81,7 @@ class Outputs:
         if self.folder.exists() and not self.folder.is_dir():
             raise SettingsError(f"{self.folder} is not a folder; choose another name")
         self.folder.mkdir(exist_ok=True)
-        endings = ["csv", "json", *([] if self.plot == "none" else [self.plot])]
+        endings = ["csv", "json", *([] if self.plot == "none" else [self.plot]), *(["html"] if page else [])]
         for ending in endings:
             check_free(self.folder / f"{name}.{ending}", force=self.force)
 
@@ -84,7 +92,7 @@ def run_study(study: Study, outputs: Outputs, reporter: Reporter = SILENT) -> li
     Returns:
         the files that were written.
     """
-    outputs.check(study.name)
+    outputs.check(study.name, page=study.page is not None)
     kept = _Journal(outputs.folder / f"{study.name}.part", digest_of(study.facts))
     if kept.done:
         reporter.note(f"{len(kept.done)} of {len(study.parts)} parts of the study are known from an earlier run")
@@ -93,7 +101,8 @@ def run_study(study: Study, outputs: Outputs, reporter: Reporter = SILENT) -> li
             if key not in kept.done:
                 kept.add(key, measure())
             advance(1)
-    rows = [row for key in study.parts for row in kept.done[key]]
+    found = {key: kept.done[key] for key in study.parts}
+    rows = [row for some in found.values() for row in some] if study.table is None else study.table(found)
     written = [_write_csv(study, rows, outputs), _write_json(study, rows, outputs)]
     if study.plot is not None and outputs.plot != "none":
         path = outputs.folder / f"{study.name}.{outputs.plot}"
@@ -102,6 +111,11 @@ def run_study(study: Study, outputs: Outputs, reporter: Reporter = SILENT) -> li
             written.append(path)
         except MissingExtraError as error:
             reporter.note(f"{error}; the table is in {written[0]}")
+    if study.page is not None:
+        path = outputs.folder / f"{study.name}.html"
+        with replacing(path) as incoming:
+            study.page(rows, incoming)
+        written.append(path)
     kept.remove()
     return written
 
@@ -141,7 +155,11 @@ class _Journal:
 
 def _write_csv(study: Study, rows: Sequence[Row], outputs: Outputs) -> Path:
     path = outputs.folder / f"{study.name}.csv"
-    with replacing(path) as incoming, incoming.open("w", newline="") as file:
+    # Names of photos are bytes, and are written as such.
+    with (
+        replacing(path) as incoming,
+        incoming.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         table = csv.DictWriter(file, study.columns, lineterminator="\n", extrasaction="ignore")
         table.writeheader()
         table.writerows(rows)
