@@ -7,6 +7,8 @@ import click
 from imgrank.cli.group import TableGroup
 
 STUDIES = {  # name -> module with a click command `command`
+    "time": "imgrank.cli.studies.times",
+    "memory": "imgrank.cli.studies.memory",
     "lambda": "imgrank.cli.studies.lam",
 }
 

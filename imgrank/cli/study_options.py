@@ -42,21 +42,30 @@ output_options = options.together(
     click.option("--force", is_flag=True, help="Replace a finished study of that folder."),
 )
 
-trial_options = options.together(
+query_options = options.together(
     judged_options.judgement_options,
     judged_options.searched_options,
     judged_options.measure_options,
     click.option(
         "-k", "--depth", default=1000, show_default=True, type=click.IntRange(min=1), help="Hits of each shortlist."
     ),
-    click.option(
-        "--rerank", "top", default=50, show_default=True, type=click.IntRange(min=1), metavar="K",
-        help="Candidates of the second stage.",
-    ),
     click.option("--exact", is_flag=True, help="Compare with every photo instead of following the graph."),
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="At most N queries, by chance."),
     click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of that chance."),
-)  # fmt: skip
+)
+
+trial_options = options.together(
+    query_options,
+    click.option(
+        "--rerank",
+        "top",
+        default=50,
+        show_default=True,
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Candidates of the second stage.",
+    ),
+)
 
 method_option = click.option(
     "--method",

@@ -148,8 +148,7 @@ class RecipeScorer:
             return
         self.forget()
         model, source = self._scorer.model, VisualSource(self._scorer.model, whole(settings))
-        facts = f"{model.revision} {source.settings.to_json()}{self._facts}"
-        staging = Staging(self._beside, f"{_CACHE}-{settings.longer_side}-{settings.max_tokens}", facts)
+        staging = self._staging_of(settings)
         missing = [key for key in [*self._rows, *self._names] if key not in staging]
         advance(self.photos - len(missing))
         with ThreadPoolExecutor(model.encoding_threads) as pool:
@@ -172,11 +171,17 @@ class RecipeScorer:
         for key in keys[len(rows) :]:
             yield read_query(self._names[key], self._photos.settings, longer_side).pixels
 
-    def forget(self) -> None:
-        """Throw away the tokens that wait."""
+    def _staging_of(self, settings: TokenSettings) -> Staging:
+        facts = f"{self._scorer.model.revision} {whole(settings).to_json()}{self._facts}"
+        return Staging(self._beside, f"{_CACHE}-{settings.longer_side}-{settings.max_tokens}", facts)
+
+    def forget(self, *recipes: TokenSettings) -> None:
+        """Throw away the tokens that wait: those that were encoded last, and those of the sizes of some recipes."""
         if self._staging is not None:
             self._staging.remove()
         self._size, self._staging = None, None
+        for size in {size_of(one): one for one in recipes}.values():
+            self._staging_of(size).remove()
 
     def all_tokens(self, advance: Advance) -> list[Floats]:
         """Return the logits with all tokens, just as the model gave them, at the size that was encoded last."""
