@@ -36,7 +36,7 @@ def command(bundles: tuple[Path, ...], **chosen: Any) -> int:
     \b
     Example:
         imgrank study time db.h5 --qrels q.tsv -o studies --timed 3
-        imgrank study time db.h5 --qrels q.tsv -o geometric --method geometric --rerank 5 --rerank 10
+        imgrank study time db.h5 --qrels q.tsv -o geometric --method geometric --rerank 5 --timed 30
     """
     from imgrank.cli.console import Console
     from imgrank.errors import SettingsError
