@@ -7,9 +7,11 @@ import click
 from imgrank.cli.group import TableGroup
 
 STUDIES = {  # name -> module with a click command `command`
+    "time": "imgrank.cli.studies.times",
+    "memory": "imgrank.cli.studies.memory",
+    "qualitative": "imgrank.cli.studies.qualitative",
     "prompts": "imgrank.cli.studies.prompts",
     "lambda": "imgrank.cli.studies.lam",
-    "qualitative": "imgrank.cli.studies.qualitative",
 }
 
 

@@ -46,17 +46,26 @@ output_options = options.together(
     ),
 )
 
-trial_options = options.together(
+query_options = options.together(
     judged_options.judgement_options,
     judged_options.searched_options,
     judged_options.measure_options,
-    click.option(
-        "--rerank", "top", default=50, show_default=True, type=click.IntRange(min=1), metavar="K",
-        help="Candidates of the second stage.",
-    ),
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="At most N queries, by chance."),
     click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of that chance."),
-)  # fmt: skip
+)
+
+trial_options = options.together(
+    query_options,
+    click.option(
+        "--rerank",
+        "top",
+        default=50,
+        show_default=True,
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Candidates of the second stage.",
+    ),
+)
 
 
 def methods_option(how_many: str, default: str) -> Callable[[Any], Any]:

@@ -21,12 +21,14 @@ class Curve:
         points: (x, y), in the order of x.
         band: (low, high) about each y; none: no band.
         dashed: how a level is drawn that others are held to.
+        names: of the points, written beside them; none: they have no names.
     """
 
     label: str
     points: Sequence[tuple[float, float]]
     band: Sequence[tuple[float, float]] = ()
     dashed: bool = False
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ def plot_curves(
                 linestyle="--" if one.dashed else "-",
             )  # fmt: skip
             labels.setdefault(one.label, line)
+            for name, point in zip(one.names, one.points, strict=False):
+                axes.annotate(
+                    name, point, xytext=(3, 3), textcoords="offset points", fontsize=7, color=f"C{number}"
+                )  # fmt: skip
             if one.band:
                 axes.fill_between(
                     xs, [low for low, _ in one.band], [high for _, high in one.band], color=f"C{number}", alpha=0.12

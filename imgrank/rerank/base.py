@@ -57,6 +57,10 @@ class PairScores:
     def __len__(self) -> int:
         return len(self.values)
 
+    def first(self, count: int) -> PairScores:
+        """Return the scores of the first so many candidates."""
+        return PairScores(self.values[:count], None if self.ways is None else self.ways[:, :count])
+
     def each(self) -> Iterator[PairScores]:
         """Yield the scores of the candidates one by one."""
         for place in range(len(self)):

@@ -7,7 +7,6 @@ scored again. Nothing in the bundle changes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,28 +18,23 @@ from imgrank.config import BUILTIN, DecodeSettings, RerankSettings, TokenSetting
 from imgrank.errors import InputError
 from imgrank.evaluation.fidelity import Fidelity, fidelity
 from imgrank.evaluation.metrics import average_precision
+from imgrank.evaluation.pareto import on_front
 from imgrank.evaluation.qrels import Qrels
-from imgrank.images.decode import LoadedPhoto
 from imgrank.images.scan import display
-from imgrank.prefetch import in_threads
-from imgrank.progress import SILENT, Advance, Reporter
+from imgrank.progress import SILENT, Reporter
 from imgrank.records import OK
 from imgrank.rerank.base import PairScores
-from imgrank.steps.features import VisualSource, default_token_settings
+from imgrank.steps.collection import Collection
+from imgrank.steps.features import default_token_settings
 from imgrank.steps.judgements import relevant_rows
 from imgrank.steps.photos import BundlePhotos, open_photos
 from imgrank.steps.proof import proof_scorer
-from imgrank.steps.sample import TRAINING_TOKENS
-from imgrank.steps.staging import Staging
-from imgrank.tokens.budget import IMAGE_BYTES, codebook_bytes, token_bytes
-from imgrank.tokens.product_quantization import check_subvectors, train_codebooks
-from imgrank.tokens.recipe import codebook_spec, parse_recipe, recipe_text
+from imgrank.steps.recipe_scores import RecipeScorer, Shortlisted, size_of
+from imgrank.tokens.product_quantization import check_subvectors
+from imgrank.tokens.recipe import codebook_spec, parse_recipe
 
 if TYPE_CHECKING:
-    from imgrank.mllm.base import VisionLanguageModel, VisualTokens
-
-_PART = 32  # photos of one staged file
-_CACHE = "tune"  # name under which tokens wait beside the bundle
+    from imgrank.mllm.base import VisionLanguageModel
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,7 @@ class _Query:
 
 def usual_recipes(model: VisionLanguageModel, default: TokenSettings) -> list[str]:
     """Return the grid that is measured where the user names no recipes: all tokens first, which the rest is held to."""
-    pq = f"pq:{_subvectors(model.hidden)}"
+    pq = f"pq:{usual_subvectors(model.hidden)}"
     reducers = ["divprune:50%", "divprune:25%", "divprune:12%"]
     others = ["random:25%", "kmeans:25%", "ward:25%", "pool:2", "merge:4", "grid:2"]
     size = f"resize:{default.longer_side} | max-tokens:{default.max_tokens}"
@@ -110,8 +104,20 @@ def usual_recipes(model: VisionLanguageModel, default: TokenSettings) -> list[st
     return [f"{size} | {step}" for step in steps]
 
 
-def _subvectors(hidden: int) -> int:
+def usual_subvectors(hidden: int) -> int:
+    """Return into how many parts a product quantizer cuts a token: of 8 numbers each, or a few more."""
     return hidden // next(size for size in range(min(8, hidden), hidden + 1) if hidden % size == 0)
+
+
+def check_recipes(recipes: Sequence[TokenSettings], model: VisionLanguageModel) -> None:
+    """Refuse recipes that do not suit a model, before anything is computed.
+
+    Raises:
+        SettingsError: a quantizer cannot cut the model's tokens into so many parts.
+    """
+    for one in recipes:
+        if (spec := codebook_spec(one)) is not None:
+            check_subvectors(spec.subvectors, model.hidden)
 
 
 def tune_tokens(
@@ -152,24 +158,21 @@ def tune_tokens(
     model = load_mllm(name, device=device, dtype=dtype)
     default = default_token_settings(model)
     parsed = [parse_recipe(recipe, default) for recipe in recipes or usual_recipes(model, default)]
-    for one in parsed:
-        if (spec := codebook_spec(one)) is not None:
-            check_subvectors(spec.subvectors, model.hidden)
+    check_recipes(parsed, model)
     with open_photos(bundle, decode, root) as photos:
         queries = list(_queries(photos, qrels, settings))
         if not queries:
             raise InputError(f"{bundle}: there are no two photos to compare")
-        yield from _Tuning(bundle, model, photos, queries, settings, reporter).run(parsed)
+        shortlists = [Shortlisted(query.row, query.candidates) for query in queries]
+        engine = RecipeScorer(Collection.of(photos), proof_scorer(model), shortlists, beside=bundle)
+        yield from _tune(engine, parsed, queries, settings, reporter)
 
 
 def marked(results: Sequence[TuneResult]) -> list[TuneResult]:
     """Return results by bytes, with those on the Pareto curve marked."""
-    ordered = sorted(results, key=lambda one: (one.bytes_per_image, -_quality(one)))
-    best, found = -np.inf, []
-    for one in ordered:
-        found.append(replace(one, pareto=_quality(one) > best))
-        best = max(best, _quality(one))
-    return found
+    front = on_front([one.bytes_per_image for one in results], [_quality(one) for one in results])
+    found = [replace(one, pareto=pareto) for one, pareto in zip(results, front, strict=True)]
+    return sorted(found, key=lambda one: (one.bytes_per_image, -_quality(one)))
 
 
 def _quality(result: TuneResult) -> float:
@@ -203,101 +206,45 @@ def _queries(photos: BundlePhotos, qrels: Qrels | None, settings: TuneSettings) 
         yield _Query(row, others[best], similar[best].astype(np.float32), right, len(right))
 
 
-class _Tuning:
-    def __init__(
-        self,
-        bundle: Path,
-        model: VisionLanguageModel,
-        photos: BundlePhotos,
-        queries: list[_Query],
-        settings: TuneSettings,
-        reporter: Reporter,
-    ) -> None:
-        self._bundle, self._model, self._photos = bundle, model, photos
-        self._queries, self._settings, self._reporter = queries, settings, reporter
-        self._scorer = proof_scorer(model)
-        rows = [row for query in queries for row in (query.row, *query.candidates.tolist())]
-        self._rows = sorted(set(rows))
-        self._pairs = sum(len(query.candidates) for query in queries)
+def _tune(
+    engine: RecipeScorer,
+    recipes: list[TokenSettings],
+    queries: list[_Query],
+    settings: TuneSettings,
+    reporter: Reporter,
+) -> Iterator[TuneResult]:
+    sizes = list(dict.fromkeys(map(size_of, recipes)))
+    total = engine.photos * len(sizes) + engine.pairs * (len(recipes) + 1)
+    before: list[Floats] | None = None
+    with reporter.bar(total, "tune-tokens", "photo or pair") as advance:
+        for size in sizes:
+            own = [one for one in recipes if size_of(one) == size]
+            engine.encode(own[0], advance)
+            if before is None:
+                before = engine.all_tokens(advance)
+            for one in own:
+                found = engine.score(one, advance)
+                yield TuneResult(
+                    recipe=found.recipe,
+                    tokens=found.tokens,
+                    bytes_per_image=found.bytes_per_image,
+                    bytes_once=found.bytes_once,
+                    scores=fidelity(before, found.logits),
+                    mean_average_precision=_mean_average_precision(queries, found.logits, settings.lam),
+                )
+            engine.forget()
 
-    def run(self, recipes: list[TokenSettings]) -> Iterator[TuneResult]:
-        sizes = list(dict.fromkeys((one.longer_side, one.max_tokens) for one in recipes))
-        total = len(self._rows) * len(sizes) + self._pairs * (len(recipes) + 1)
-        before: list[Floats] | None = None
-        with self._reporter.bar(total, "tune-tokens", "photo or pair") as advance:
-            for size in sizes:
-                whole = replace(recipes[0], longer_side=size[0], max_tokens=size[1], reduce="", store="float16")
-                staging = self._encode(whole, advance)
-                if before is None:
-                    before = [self._score(staging, query, staging.read, advance) for query in self._queries]
-                for one in recipes:
-                    if (one.longer_side, one.max_tokens) == size:
-                        yield self._measure(one, staging, before, advance)
-                staging.remove()
 
-    def _encode(self, settings: TokenSettings, advance: Advance) -> Staging:
-        """Compute all tokens of all photos at a size, where an earlier run has not."""
-        model, source = self._model, VisualSource(self._model, settings)
-        facts = f"{model.revision} {settings.to_json()}"
-        staging = Staging(self._bundle, f"{_CACHE}-{settings.longer_side}-{settings.max_tokens}", facts)
-        missing = [row for row in self._rows if row not in staging]
-        advance(len(self._rows) - len(missing))
-        with ThreadPoolExecutor(model.encoding_threads) as pool:
-            for start in range(0, len(missing), _PART):
-                part = missing[start : start + _PART]
-                loaded = self._photos.load(np.array(part), source.longer_side)
-
-                def encode(item: LoadedPhoto) -> VisualTokens:
-                    if item.photo is None:
-                        raise InputError(f"{item.error}; tuning needs the photos as they were embedded")
-                    return source.of_query(item.photo.pixels)
-
-                tokens = in_threads(pool, encode, loaded, 2 * model.encoding_threads)
-                staging.add(f"{part[0]}-{len(part)}", dict(zip(part, tokens, strict=True)))
-                advance(len(part))
-        return staging
-
-    def _measure(self, settings: TokenSettings, staging: Staging, before: list[Floats], advance: Advance) -> TuneResult:
-        model = self._model
-        plain = VisualSource(model, settings)
-        left = {row: plain.reduced(staging.read(row)) for row in self._rows}
-        codebooks = None
-        if plain.spec is not None:
-            order = np.random.default_rng([0xC0DE, 0]).permutation(self._rows)
-            vectors = np.concatenate([left[row].vectors for row in order.tolist()])[:TRAINING_TOKENS]
-            codebooks = train_codebooks(vectors, plain.spec, device=model.device)
-        source = VisualSource(model, settings, codebooks)
-        packed = {row: source.packed(tokens) for row, tokens in left.items()}
-        del left
-        after = [
-            self._score(staging, query, lambda row: source.of_tokens(packed[row]), advance) for query in self._queries
-        ]
-        tokens = float(np.mean([len(one.columns["position"]) for one in packed.values()]))
-        judged = [query.relevant > 0 for query in self._queries]
-        return TuneResult(
-            recipe=recipe_text(settings),
-            tokens=round(tokens, 2),
-            bytes_per_image=round(IMAGE_BYTES + tokens * token_bytes(settings, model.levels, model.hidden), 1),
-            bytes_once=codebook_bytes(settings, model.levels, model.hidden),
-            scores=fidelity(before, after),
-            mean_average_precision=self._mean_average_precision(after) if any(judged) else None,
-        )
-
-    def _score(self, staging: Staging, query: _Query, tokens_of: Any, advance: Advance) -> Floats:
-        logits = self._scorer.score(staging.read(query.row), map(tokens_of, query.candidates.tolist()))
-        advance(len(logits))
-        return logits
-
-    def _mean_average_precision(self, logits: list[Floats]) -> float:
-        lam, found = self._settings.lam, []
-        for query, differences in zip(self._queries, logits, strict=True):
-            if not query.relevant:
-                continue
-            scores = lam * query.similarities + (1 - lam) * PairScores.of_logits(differences).values
-            order = np.argsort(-scores, kind="stable")
-            right = [int(row) in query.right for row in query.candidates[order]]
-            found.append(average_precision(right, query.relevant))
-        return float(np.mean(found))
+def _mean_average_precision(queries: Sequence[_Query], logits: Sequence[Floats], lam: float) -> float | None:
+    found = []
+    for query, differences in zip(queries, logits, strict=True):
+        if not query.relevant:
+            continue
+        scores = lam * query.similarities + (1 - lam) * PairScores.of_logits(differences).values
+        order = np.argsort(-scores, kind="stable")
+        right = [int(row) in query.right for row in query.candidates[order]]
+        found.append(average_precision(right, query.relevant))
+    return float(np.mean(found)) if found else None
 
 
 def plot(results: Sequence[TuneResult], path: Path) -> None:

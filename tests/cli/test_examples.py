@@ -25,6 +25,7 @@ NOT_RUN = {
     "inotifywait -m -e close_write --format %w%f photos | xargs -n 1 imgrank add db.h5": "waits for ever",
     "imgrank demo": "is run by test_demo.py",
     "imgrank bench rerank --random-weights config.json --dtype bfloat16": "is run by tests/steps/test_bench.py",
+    "imgrank study memory db.h5 --qrels q.tsv -o studies": "scores each pair 32 times; the next line names recipes",
 }
 
 # Files of the prepared folder that a command's examples are to make.

@@ -75,7 +75,7 @@ def test_judgements_give_map(made, tmp_path):
 
 def test_a_cut_run_goes_on_and_computes_no_photo_twice(made, tmp_path, monkeypatch):
     from imgrank.mllm.adapter import DecoderAdapter
-    from imgrank.steps import tune_tokens as module
+    from imgrank.steps import recipe_scores as module
 
     folder = tmp_path / "c"
     shutil.copytree(made, folder)

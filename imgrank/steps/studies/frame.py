@@ -10,7 +10,7 @@ import csv
 import datetime
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,21 +121,19 @@ def run_study(study: Study, outputs: Outputs, reporter: Reporter = SILENT) -> li
 
 
 class _Journal:
-    """Rows of the parts that are done, one JSON line for each part; a line that was cut by a kill is not counted."""
+    """Rows of the parts that are done, one JSON line for each part; from a line on that was cut by a kill, none is."""
 
     def __init__(self, path: Path, digest: str) -> None:
         self._path = path
         self.done: dict[str, list[Row]] = {}
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        lines = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
         if lines and lines[0] == f"{digest}\n":
-            for line in lines[1:]:
-                if line.endswith("\n"):
-                    record = json.loads(line)
-                    self.done[record["part"]] = record["rows"]
-        self._file = path.open("w")
-        self._file.write(f"{digest}\n")
-        for key, rows in self.done.items():
-            self._write(key, rows)
+            self.done = dict(_whole_lines(lines[1:]))
+        with replacing(path) as incoming, incoming.open("w") as self._file:
+            self._file.write(f"{digest}\n")
+            for key, rows in self.done.items():
+                self._write(key, rows)
+        self._file = path.open("a")
 
     def add(self, key: str, rows: list[Row]) -> None:
         """Keep what a part found."""
@@ -151,6 +149,17 @@ class _Journal:
         """Forget all of it: the outputs are written."""
         self._file.close()
         self._path.unlink()
+
+
+def _whole_lines(lines: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith("\n"):
+            return
+        yield record["part"], record["rows"]
 
 
 def _write_csv(study: Study, rows: Sequence[Row], outputs: Outputs) -> Path:
