@@ -12,6 +12,8 @@ STUDIES = {  # name -> module with a click command `command`
     "qualitative": "imgrank.cli.studies.qualitative",
     "prompts": "imgrank.cli.studies.prompts",
     "lambda": "imgrank.cli.studies.lam",
+    "robustness": "imgrank.cli.studies.robustness",
+    "groups": "imgrank.cli.studies.groups",
 }
 
 
@@ -26,4 +28,5 @@ def command() -> None:
     Example:
         imgrank study lambda db.h5 --qrels q.tsv -o studies
         imgrank study qualitative db.h5 --qrels q.tsv -o studies
+        imgrank study groups db.h5 --qrels q.tsv -o studies --method none --method geometric
     """

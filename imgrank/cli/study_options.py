@@ -46,25 +46,38 @@ output_options = options.together(
     ),
 )
 
-query_options = options.together(
-    judged_options.judgement_options,
-    judged_options.searched_options,
-    judged_options.measure_options,
+_sample_options = options.together(
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="At most N queries, by chance."),
     click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of that chance."),
 )
 
-trial_options = options.together(
-    query_options,
-    click.option(
-        "--rerank",
-        "top",
-        default=50,
-        show_default=True,
-        type=click.IntRange(min=1),
-        metavar="K",
-        help="Candidates of the second stage.",
-    ),
+_rerank_option = click.option(
+    "--rerank",
+    "top",
+    default=50,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Candidates of the second stage.",
+)
+
+query_options = options.together(
+    judged_options.judgement_options,
+    judged_options.searched_options,
+    judged_options.measure_options,
+    _sample_options,
+)
+
+trial_options = options.together(query_options, _rerank_option)
+
+pair_options = options.together(  # for studies of pairs, which measure no rankings
+    judged_options.judgement_options, judged_options.searched_options, _sample_options, _rerank_option
+)
+
+boxes_option = click.option(
+    "--boxes",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where objects are: lines `photo left top width height`, or with the query first.  [default: the data set's]",
 )
 
 
@@ -109,7 +122,7 @@ def trials_of(console: Any, bundles: Sequence[Path], chosen: Mapping[str, Any]) 
     """Open the bundles, read the judgements and find the shortlists.
 
     Returns:
-        the trials, and the names of the measures that are asked for.
+        the trials, and the names of the measures that are asked for; none for a study without any.
     """
     from imgrank.steps.collection import open_collection
     from imgrank.steps.evaluate import check_missing
@@ -118,12 +131,13 @@ def trials_of(console: Any, bundles: Sequence[Path], chosen: Mapping[str, Any]) 
     from imgrank.steps.studies.trials import Trials, TrialSettings
 
     dataset = judged_options.dataset_of(chosen)
-    measures = judged_options.measures_of(chosen, dataset)
+    measures = judged_options.measures_of(chosen, dataset) if "measures" in chosen else ()
     limits = DecodeSettings(chosen["max_megapixels"], chosen["workers"])
     photos = open_collection(bundles, limits, chosen["roots"])
     judged = JudgedPhotos(photos, dataset, chosen["queries"])
     check_missing(judged, allow=chosen["allow_missing"], reporter=console)
-    depth = judged_options.depth_of(chosen, judged)
+    # Without measures nothing looks beyond the candidates of the second stage.
+    depth = judged_options.depth_of(chosen, judged) if measures else chosen["depth"] or chosen["top"]
     settings = TrialSettings(depth, **{name: chosen[name] for name in ("top", "exact", "sample", "seed")})
     trials = Trials(
         judged,

@@ -82,12 +82,14 @@ class Outputs:
             raise SettingsError(f"{self.folder} is not a folder; choose another name")
         self.folder.mkdir(exist_ok=True)
         endings = ["csv", "json", *([] if self.plot == "none" else [self.plot]), *(["html"] if page else [])]
+        # A study may be interrupted while it writes: then some of its files are there, and so is its journal.
+        unfinished = (self.folder / f"{name}.part").is_file()
         for ending in endings:
-            check_free(self.folder / f"{name}.{ending}", force=self.force)
+            check_free(self.folder / f"{name}.{ending}", force=self.force or unfinished)
 
 
 def run_study(study: Study, outputs: Outputs, reporter: Reporter = SILENT) -> list[Path]:
-    """Measure what is not known yet, and write the table, the facts and the plot.
+    """Measure what is not known yet, write the table, the facts and the plot, and tell the notes.
 
     Returns:
         the files that were written.
@@ -117,6 +119,8 @@ def run_study(study: Study, outputs: Outputs, reporter: Reporter = SILENT) -> li
             study.page(rows, incoming)
         written.append(path)
     kept.remove()
+    for note in study.notes:
+        reporter.note(note)
     return written
 
 

@@ -6,18 +6,21 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from imgrank.config import SearchSettings
+from imgrank.encode.base import Encoder
 from imgrank.errors import ImageError, InputError
 from imgrank.evaluation.datasets.base import Dataset
 from imgrank.progress import SILENT, Reporter
 from imgrank.rerank.base import PairScores
 from imgrank.rerank.fuse import fuse
 from imgrank.results import Ranking
+from imgrank.steps.bundle_encoder import load_bundle_encoder
 from imgrank.steps.evaluate import Evaluation, evaluate_tasks
 from imgrank.steps.features import VisualSource
 from imgrank.steps.judged_photos import JudgedPhotos
@@ -98,8 +101,13 @@ class Trials:
             queries = [queries[place] for place in sorted(order.tolist())]
         self.skipped: list[ImageError] = []
         self.cases: list[Case] = []
+        self._named_encoder, self._device = encoder, device
         found = SearchSettings(max(settings.depth, settings.top), exact=settings.exact)
-        searcher = Searcher(judged.photos, found, encoder=encoder, device=device, stored_only=not judged.asks_files)
+        searcher = (
+            Searcher(judged.photos, found, encoder=self.encoder)
+            if judged.asks_files
+            else Searcher(judged.photos, found, stored_only=True)
+        )
         with reporter.bar(len(queries), "shortlists", "query") as advance:
             for query in queries:
                 self._find(searcher, query)
@@ -107,6 +115,11 @@ class Trials:
         if not self.cases:
             raise InputError("no query could be read")
         self.dataset = _of_queries(judged.dataset, [case.query for case in self.cases])
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder of the bundles, loaded when it is first asked for; raises as `load_bundle_encoder` does."""
+        return load_bundle_encoder(self.judged.photos.parts[0].bundle, self._named_encoder, self._device)
 
     def _find(self, searcher: Searcher, query: bytes) -> None:
         asked = self.judged.asked(query)
