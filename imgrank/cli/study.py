@@ -7,13 +7,13 @@ import click
 from imgrank.cli.group import TableGroup
 
 STUDIES = {  # name -> module with a click command `command`
+    "robustness": "imgrank.cli.studies.robustness",
+    "groups": "imgrank.cli.studies.groups",
     "time": "imgrank.cli.studies.times",
     "memory": "imgrank.cli.studies.memory",
     "qualitative": "imgrank.cli.studies.qualitative",
     "prompts": "imgrank.cli.studies.prompts",
     "lambda": "imgrank.cli.studies.lam",
-    "robustness": "imgrank.cli.studies.robustness",
-    "groups": "imgrank.cli.studies.groups",
 }
 
 
