@@ -91,8 +91,6 @@ def machine(device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
     dtype = pick_dtype(device, dtype)
     import torch
 
-    from imgrank.mllm.packed import attention_kernel
-
     facts: dict[str, Any] = {"python": platform.python_version(), "system": platform.platform()}
     for package in _PACKAGES:
         try:
@@ -104,9 +102,17 @@ def machine(device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
     facts["device_name"] = device_name(device)
     facts["threads"] = torch.get_num_threads()
     facts["dtype"] = dtype
-    facts["attention"] = attention_kernel(device)
+    facts["attention"] = _attention(device)
     facts["free_memory"] = free_memory(device)
     return facts
+
+
+def _attention(device: str) -> str:
+    if not device.startswith("cuda"):
+        return "sdpa"  # there is no other; the module that tries takes seconds to load
+    from imgrank.mllm.packed import attention_kernel
+
+    return attention_kernel(device)
 
 
 def _examine_model(found: Examination, name: str, device: str, dtype: str, reporter: Reporter) -> None:
