@@ -42,6 +42,18 @@ class TableGroup(click.Group):
         command: click.Command = importlib.import_module(module).command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, naming the nearest when there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = did_you_mean(args[0], self._table, 2) if args else ""
+            if not hint:
+                raise
+            raise click.UsageError(f"No command {args[0]!r}. {hint[0].upper()}{hint[1:]}", ctx) from error
+
 
 class LazyGroup(TableGroup):
     """The group of all commands: prepares what it loads, reads settings, and turns errors into exit codes."""
@@ -56,14 +68,8 @@ class LazyGroup(TableGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, naming the nearest when there is none of that name, and read the files of settings for it."""
-        try:
-            name, command, rest = super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            hint = did_you_mean(args[0], self._table, 2) if args else ""
-            if not hint:
-                raise
-            raise click.UsageError(f"No command {args[0]!r}. {hint[0].upper()}{hint[1:]}", ctx) from error
+        """Find a command, and read the files of settings for it."""
+        name, command, rest = super().resolve_command(ctx, args)
         if not (ctx.resilient_parsing or name in _WITHOUT_SETTINGS or _asks_for_help(rest)):
             from imgrank.cli.settings import load, remember
 

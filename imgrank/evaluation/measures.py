@@ -69,7 +69,10 @@ def measure(name: str) -> Measure:
     """
     found = _NAME.match(name)
     if found is None:
-        raise SettingsError(f"measure {name!r}: there are {NAMES}")
+        hint = (
+            f"; the mean of {name[1:]} over the queries is taken anyway" if _NAME.match(name.removeprefix("m")) else ""
+        )
+        raise SettingsError(f"measure {name!r}: there are {NAMES}{hint}")
     kind, k = found[1], None if found[2] is None else int(found[2])
     if (k is None and kind in _NEEDS_K) or (k is not None and kind in _WITHOUT_K):
         raise SettingsError(f"measure {name!r}: there are {NAMES}")

@@ -26,6 +26,9 @@ from imgrank.steps.second_stage import Request, choose
             "did you mean Qwen/Qwen3-VL-8B-Instruct",
         ),
         (["models", "facebook/dinov2-bse"], 3, "did you mean facebook/dinov2-base"),
+        (["study", "lamda"], 2, "Did you mean lambda?"),
+        (["dataset", "roxfrod5k", "--data", "."], 2, "did you mean roxford5k?"),
+        (["eval", "db.h5", "--qrels", "qrels.tsv", "--measure", "mAP@10"], 2, "the mean of AP@10 over the queries"),
     ],
 )
 def test_the_nearest_is_named(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imgrank.errors import InputError, SettingsError
 from imgrank.evaluation.datasets.base import DISTRACTORS_REST, Dataset, Reader
+from imgrank.nearest import did_you_mean
 
 _PACKAGE = "imgrank.evaluation.datasets"
 DATASETS: Mapping[str, str] = {  # name -> module:reader
@@ -34,7 +35,11 @@ def reader(name: str) -> Reader:
         SettingsError: none is called so.
     """
     if name not in DATASETS:
-        raise SettingsError(f"no data set {name!r}: there are {', '.join(DATASETS)}; for another one, give --qrels")
+        hint = did_you_mean(name, DATASETS, 1)
+        known = f"{hint} " if hint else ""
+        raise SettingsError(
+            f"no data set {name!r}; {known}there are {', '.join(DATASETS)}; for another one, give --qrels"
+        )
     module, _, attribute = DATASETS[name].partition(":")
     found: Reader = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), attribute)
     return found
