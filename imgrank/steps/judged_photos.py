@@ -156,16 +156,18 @@ class _Finder:
     """Finds photos of a data set in one bundle."""
 
     def __init__(self, part: BundlePhotos, folder: Path) -> None:
-        self._part, self._folder = part, os.fsencode(folder)
         # Names are looked up by text, since resolving links for each of millions of names would take minutes.
-        self._prefix = part.stored(os.path.join(self._folder, b"."))  # noqa: PTH118
+        self._part, self._folder = part, os.path.realpath(os.fsencode(folder))
+        self._root = os.path.join(part.real_root, b"")  # noqa: PTH118  # with a slash
 
     def find(self, name: bytes) -> int | None:
         """Return the row of a photo: by its stored path, or by where it lies below the folder."""
         row = self._part.row_stored_as(name)
-        if row is None:
-            row = self._part.row_stored_as(os.path.normpath(os.path.join(self._prefix, name)))  # noqa: PTH118
-        return row
+        if row is not None:
+            return row
+        path = os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
+        below = path.startswith(self._root)
+        return self._part.row_stored_as(path.removeprefix(self._root) if below else os.path.relpath(path, self._root))
 
 
 def _judged(dataset: Dataset, least: int | None = None) -> dict[bytes, None]:

@@ -109,7 +109,7 @@ class BundlePhotos:
         """Return what a path that leads to a photo or a folder is relative to the root."""
         folder, last = os.path.split(os.path.abspath(path))  # noqa: PTH100
         real = os.path.join(os.path.realpath(folder), last)  # noqa: PTH118
-        return os.path.relpath(real, self._real_root)
+        return os.path.relpath(real, self.real_root)
 
     def row_of_id(self, image_id: int) -> int:
         """Return the row of an id.
@@ -156,10 +156,11 @@ class BundlePhotos:
 
     def absolute_path(self, row: int) -> bytes:
         """Return where the photo of a row lies: one text for one photo, whatever bundle lists it."""
-        return os.path.normpath(os.path.join(self._real_root, self.stored_paths[row]))  # noqa: PTH118
+        return os.path.normpath(os.path.join(self.real_root, self.stored_paths[row]))  # noqa: PTH118
 
     @cached_property
-    def _real_root(self) -> bytes:
+    def real_root(self) -> bytes:
+        """Return the root without links."""
         return os.path.realpath(self.root)
 
     @cached_property

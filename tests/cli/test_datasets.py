@@ -186,3 +186,14 @@ def test_what_dataset_lists_can_be_indexed_and_judged(run, oxford: Path) -> None
     published = json.loads(run("eval", "ox.h5", *OXFORD, "--json")[0])["tasks"]["medium"]
     assert own["measures"] == published["measures"]
     assert "roxford5k: ROxford5k" in run("dataset")[0]
+
+
+def test_bundles_may_lie_anywhere(run, oxford: Path, tmp_path: Path) -> None:
+    # Their roots are then the folders of the photos, and a name of the data set leads into one by `..`.
+    (tmp_path / "link").symlink_to(oxford)
+    for folder, bundle in (("ox/jpg", "ox.h5"), ("revisitop1m/jpg", "1m.h5")):
+        run("index", oxford / folder, "-o", tmp_path / bundle)
+    options = ("--dataset", "roxford5k", "--distractors", "1m", "--json")
+    bundles = (tmp_path / "ox.h5", tmp_path / "1m.h5")
+    far = json.loads(run("eval", *bundles, "--data", tmp_path / "link" / "ox", *options)[0])
+    assert far == json.loads(run("eval", "ox.h5", "1m.h5", "--data", "ox", *options)[0])
