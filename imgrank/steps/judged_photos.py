@@ -60,6 +60,8 @@ class JudgedPhotos:
         self.missing = [name for name in counted if name not in self._rows or statuses[self._rows[name]] != OK]
         self.photos = photos.restricted(self._ranked(len(photos)))
         self._names = {row: name for name, row in self._rows.items()}
+        # Whether photos that are not judged are called as those that are: by their stored path, or by one that opens.
+        self._by_stored_path = all(self._stored_path(row) == name for row, name in self._names.items())
 
     def _find(self, name: bytes) -> int | None:
         for number, finder in enumerate(self._finders):
@@ -67,6 +69,10 @@ class JudgedPhotos:
             if row is not None:
                 return self._all.first_row(number) + row
         return None
+
+    def _stored_path(self, row: int) -> bytes:
+        part, own = self._all.locate(row)
+        return self._all.parts[part].stored_paths[own]
 
     def _ranked(self, count: int) -> np.ndarray:
         """Return (n,) which rows may be found."""
@@ -138,7 +144,9 @@ class JudgedPhotos:
         hits: list[Hit] = []
         for place, hit in enumerate(ranking.hits):
             row = self._all.row_of_hit(hit) if rows is None else rows[place]
-            name = self._names.get(row, hit.path)
+            name = self._names.get(row)
+            if name is None:
+                name = self._stored_path(row) if self._by_stored_path else hit.path
             if name != own or judged:
                 hits.append(hit.but(query=query, path=name, rank=len(hits) + 1))
         return Ranking(query, tuple(hits))

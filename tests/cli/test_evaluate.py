@@ -10,8 +10,8 @@ QUERIES = ["queries/query-00.jpg", "queries/query-01.jpg"]
 
 @pytest.fixture
 def run(imgrank, collection: Path):
-    def of(*arguments, code: int = 0, **options) -> bytes:
-        done = imgrank(*arguments, cwd=collection, **options)
+    def of(*arguments, code: int = 0, cwd: Path = collection, **options) -> bytes:
+        done = imgrank(*arguments, cwd=cwd, **options)
         assert done.returncode == code, done.stderr.decode()
         assert b"Traceback" not in done.stderr
         return done.stdout if code == 0 else done.stderr
@@ -128,3 +128,22 @@ def test_what_is_left_out_is_said(imgrank, collection: Path) -> None:
     twice = imgrank("eval", "--run", "-", "--qrels", "some.tsv", cwd=collection, input=hits + hits.splitlines()[0])
     assert (twice.returncode, twice.stdout) == (5, b"")
     assert b"same photo twice" in twice.stderr
+
+
+def test_a_saved_run_names_all_photos_in_the_way_of_the_judgements(run, collection: Path) -> None:
+    names = sorted(path.name for path in (collection / "photos").glob("object-0[01]*"))
+    for file, folder in (("stored.tsv", "photos/"), ("opens.tsv", "./photos/")):
+        (collection / file).write_text(f"{folder}{names[0]}\t{folder}{names[1]}\n")
+        run("eval", "db.h5", "--qrels", file, "--save-run", "saved.jsonl")
+        hits = [json.loads(line) for line in (collection / "saved.jsonl").read_text().splitlines()]
+        others = {hit["path"] for hit in hits} - {f"{folder}{names[1]}"}
+        assert len(others) > 10
+        assert all(path.startswith("photos/") for path in others)
+    far = collection / "far"
+    far.mkdir()
+    # From elsewhere, a stored path does not open; the judgements have them, so the whole run does.
+    hits_of = run("eval", "../db.h5", "--qrels", "../stored.tsv", "--save-run", "saved.jsonl", cwd=far)
+    assert hits_of
+    assert all(
+        json.loads(line)["path"].startswith("photos/") for line in (far / "saved.jsonl").read_text().splitlines()
+    )
