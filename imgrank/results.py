@@ -51,7 +51,7 @@ class Hit:
     def but(self, **values: Any) -> Hit:
         """Return a copy with other values of some fields.
 
-        As `dataclasses.replace` does, which takes ten times as long; rankings are long.
+        As `dataclasses.replace` does, which takes five times as long; rankings are long.
         """
         copy = object.__new__(Hit)
         copy.__dict__.update(self.__dict__, **values)

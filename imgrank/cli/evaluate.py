@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from imgrank.cli import judged_options, options, scorer_options
 from imgrank.config import DecodeSettings
 
 if TYPE_CHECKING:
+    from imgrank.errors import ImageError
     from imgrank.evaluation.datasets.base import Dataset
+    from imgrank.results import Ranking
     from imgrank.steps.evaluate import Evaluation
 
 
@@ -56,15 +59,14 @@ def command(bundles: tuple[Path, ...], run: Any, **chosen: Any) -> int:
     console = Console(chosen["quiet"])
     dataset = judged_options.dataset_of(chosen)
     measures = judged_options.measures_of(chosen, dataset)
-    skipped = 0
+    skipped: list[ImageError] = []
     if run is not None:
         (name,) = options.run_names(run)
         rankings = read_rankings(run, source=name)
         if chosen["dataset"] is not None:
             rankings = names_of_run(rankings, dataset)
     else:
-        found, skipped = _searched(console, bundles, dataset, chosen)
-        rankings = iter(found)
+        rankings = _searched(console, bundles, dataset, chosen, skipped)
     results = evaluate_tasks(rankings, dataset, measures)
     for task, result in results.items():
         tell_left_out(console, task, result)
@@ -77,10 +79,13 @@ def command(bundles: tuple[Path, ...], run: Any, **chosen: Any) -> int:
     return options.IMAGES_SKIPPED if skipped else 0
 
 
-def _searched(console: Any, bundles: tuple[Path, ...], dataset: Dataset, chosen: dict[str, Any]) -> tuple[Any, int]:
+def _searched(
+    console: Any, bundles: tuple[Path, ...], dataset: Dataset, chosen: dict[str, Any], skipped: list[ImageError]
+) -> Iterator[Ranking]:
+    """Yield the rankings of judged queries as they are found; queries that cannot be read are told and listed."""
     from imgrank.errors import ImageError
     from imgrank.steps.collection import open_collection
-    from imgrank.steps.evaluate import check_missing, save_run, searched
+    from imgrank.steps.evaluate import check_missing, saved_run, searched
     from imgrank.steps.judged_photos import JudgedPhotos
     from imgrank.steps.outputs import check_output
     from imgrank.steps.rerank import Reranker
@@ -100,18 +105,19 @@ def _searched(console: Any, bundles: tuple[Path, ...], dataset: Dataset, chosen:
         reranker = Reranker(judged.photos, settings, request, score_cache=score_cache, reporter=console)
     wanted = {name: chosen[name] for name in ("exact", "encoder", "device")}
     depth = judged_options.depth_of(chosen, judged)
-    rankings, skipped = [], 0
-    with console.bar(len(judged.queries()), "eval", "query") as advance:
-        for answer in searched(judged, depth=depth, reranker=reranker, **wanted):
-            advance(1)
-            if isinstance(answer, ImageError):
-                skipped += 1
-                console.skipped(answer)
-            else:
-                rankings.append(answer)
-    if chosen["save_run"] is not None:
-        save_run(chosen["save_run"], rankings)
-    return rankings, skipped
+
+    def found() -> Iterator[Ranking]:
+        with console.bar(len(judged.queries()), "eval", "query") as advance:
+            for answer in searched(judged, depth=depth, reranker=reranker, **wanted):
+                advance(1)
+                if isinstance(answer, ImageError):
+                    skipped.append(answer)
+                    console.skipped(answer)
+                else:
+                    yield answer
+
+    path = chosen["save_run"]
+    yield from found() if path is None else saved_run(path, found())
 
 
 def tell_left_out(console: Any, task: str, result: Evaluation) -> None:

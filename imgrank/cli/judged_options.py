@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from imgrank.steps.judged_photos import JudgedPhotos
 
 _USUAL_DEPTH = 1000
-_WHOLE_AT_MOST = 30_000  # photos: rankings of so many hits fit into memory for a thousand queries
+_WHOLE_AT_MOST = 30_000  # photos
+_KEPT_AT_MOST = 5_000_000  # hits, of about 400 bytes
 PROTOCOL_NAMES = ("trec", "revisited", "gldv2", "top100", "ilias", "instre", "holidays", "ukbench")
 
 judgement_options = together(
@@ -105,12 +106,19 @@ def measures_of(chosen: Mapping[str, Any], dataset: Dataset) -> tuple[str, ...]:
     return measures
 
 
-def depth_of(chosen: Mapping[str, Any], judged: JudgedPhotos) -> int:
-    """Return how many hits each query has: as many as are asked for, or as the data set's evaluator looks at."""
+def depth_of(chosen: Mapping[str, Any], judged: JudgedPhotos, *, kept: bool = False) -> int:
+    """Return how many hits each query has: as many as are asked for, or as the data set's evaluator looks at.
+
+    Args:
+        chosen: options.
+        judged: what is ranked.
+        kept: whether the rankings of all queries are in memory at once.
+    """
     from imgrank.evaluation.measures import PROTOCOLS
 
     if chosen["depth"] is not None:
         return int(chosen["depth"])
     count = judged.ranked
     whole = PROTOCOLS[chosen["protocol"] or judged.dataset.protocol].whole
-    return count if whole and count <= _WHOLE_AT_MOST else _USUAL_DEPTH
+    fits = not kept or count * len(judged.queries()) <= _KEPT_AT_MOST
+    return count if whole and fits and count <= _WHOLE_AT_MOST else _USUAL_DEPTH

@@ -137,7 +137,7 @@ def trials_of(console: Any, bundles: Sequence[Path], chosen: Mapping[str, Any]) 
     judged = JudgedPhotos(photos, dataset, chosen["queries"])
     check_missing(judged, allow=chosen["allow_missing"], reporter=console)
     # Without measures nothing looks beyond the candidates of the second stage.
-    depth = judged_options.depth_of(chosen, judged) if measures else chosen["depth"] or chosen["top"]
+    depth = judged_options.depth_of(chosen, judged, kept=True) if measures else chosen["depth"] or chosen["top"]
     settings = TrialSettings(depth, **{name: chosen[name] for name in ("top", "exact", "sample", "seed")})
     trials = Trials(
         judged,

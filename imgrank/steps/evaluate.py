@@ -75,26 +75,64 @@ def evaluate(rankings: Iterable[Ranking], qrels: Qrels, measures: Sequence[str])
         InputError: no ranking is of a judged query, a ranking has a photo twice, or nothing is right for any query.
         SettingsError: there is no such measure.
     """
-    functions = [measure(name) for name in measures]
-    found = {ranking.query: ranking for ranking in rankings}
-    if not found:
-        raise InputError("there is no ranking to evaluate; is the run empty?")
-    result = Evaluation(tuple(measures))
-    found, qrels, result.by_last_name = in_common_names(found, qrels)
-    result.unjudged = [query for query in found if query not in qrels]
-    for query, judged in qrels.items():
-        grades = np.array([grade for grade in judged.values() if grade > 0], dtype=np.int64)
-        if not len(grades):
-            result.without_positives.append(query)
-            continue
-        if query not in found:
-            result.missing.append(query)
-        ranking = found.get(query, Ranking(query, ()))
-        seen = _judged(ranking, judged, grades)
-        result.values[query] = tuple(function(seen) for function in functions)
-    if not result.values:
-        raise InputError("the judgements have no query with a relevant photo; are they of this data set?")
-    return result
+    marked = _Marked(qrels, measures)
+    for ranking in rankings:
+        marked.add(ranking)
+    return marked.evaluation()
+
+
+class _Marked:
+    """Judges rankings as they come, and keeps the numbers: the rankings of a benchmark do not fit into memory."""
+
+    def __init__(self, qrels: Qrels, measures: Sequence[str]) -> None:
+        self._qrels, self._measures = qrels, tuple(measures)
+        self._functions = [measure(name) for name in measures]
+        self._values: dict[bytes, tuple[float, ...]] = {}
+        self._unjudged: list[bytes] = []
+        self._waiting: dict[bytes, Ranking] = {}  # kept until a query is judged: names may have to be cut
+
+    def add(self, ranking: Ranking) -> None:
+        """Judge one ranking."""
+        query = ranking.query
+        if query not in self._qrels:
+            self._unjudged.append(query)
+            if not self._values:
+                self._waiting[query] = ranking
+            return
+        self._waiting.clear()
+        self._values[query] = self._judge(ranking)
+
+    def _judge(self, ranking: Ranking) -> tuple[float, ...]:
+        judged = self._qrels[ranking.query]
+        seen = _judged(ranking, judged, _positive(judged))
+        return tuple(function(seen) for function in self._functions)
+
+    def evaluation(self) -> Evaluation:
+        """Return what all rankings are worth."""
+        if not (self._values or self._waiting):
+            raise InputError("there is no ranking to evaluate; is the run empty?")
+        if not self._values:
+            found, qrels = _by_last_name(self._waiting, self._qrels)
+            cut = _Marked(qrels, self._measures)
+            for ranking in found.values():
+                cut.add(ranking)
+            return replace(cut.evaluation(), by_last_name=True)
+        result = Evaluation(self._measures, unjudged=self._unjudged)
+        for query, judged in self._qrels.items():
+            if not len(_positive(judged)):
+                result.without_positives.append(query)
+                continue
+            if query not in self._values:
+                result.missing.append(query)
+            result.values[query] = self._values.get(query) or self._judge(Ranking(query, ()))
+        if not result.values:
+            raise InputError("the judgements have no query with a relevant photo; are they of this data set?")
+        return result
+
+
+def _positive(judged: Mapping[bytes, int]) -> np.ndarray:
+    """Return (r,) the relevance of the relevant photos of a query."""
+    return np.array([grade for grade in judged.values() if grade > 0], dtype=np.int64)
 
 
 def _judged(ranking: Ranking, judged: dict[bytes, int], grades: np.ndarray) -> Judged:
@@ -158,8 +196,14 @@ def evaluate_tasks(rankings: Iterable[Ranking], dataset: Dataset, measures: Sequ
     Returns:
         name of the task -> its evaluation.
     """
-    found = list(rankings)
-    return {task.name: evaluate(rankings_of(found, dataset, task), task.qrels, measures) for task in dataset.tasks}
+    known = set(dataset.queries)
+    marked = {task.name: _Marked(task.qrels, measures) for task in dataset.tasks}
+    for ranking in rankings:
+        for task in dataset.tasks:
+            # A query of another task is not one that nobody judged.
+            if ranking.query in task.qrels or ranking.query not in known:
+                marked[task.name].add(ranking)
+    return {name: one.evaluation() for name, one in marked.items()}
 
 
 def rankings_of(rankings: Sequence[Ranking], dataset: Dataset, task: Task) -> list[Ranking]:
@@ -215,10 +259,13 @@ def searched(
         yield answer if isinstance(answer, ImageError) else judged.named(name, answer)
 
 
-def save_run(path: Path, rankings: Iterable[Ranking]) -> None:
-    """Write rankings as JSON lines, whole or not at all."""
-    with replacing(path) as incoming:
-        incoming.write_bytes(b"".join(encode_hits(ranking, "jsonl") for ranking in rankings))
+def saved_run(path: Path, rankings: Iterable[Ranking]) -> Iterator[Ranking]:
+    """Write rankings as JSON lines while they go by; the file is there, whole, when the last one has."""
+    with replacing(path) as incoming, incoming.open("wb") as file:
+        for ranking in rankings:
+            file.write(encode_hits(ranking, "jsonl"))
+            yield ranking
+        file.flush()
 
 
 @dataclass(frozen=True)
