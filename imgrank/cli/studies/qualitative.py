@@ -31,7 +31,7 @@ def command(bundles: tuple[Path, ...], pairs: int, **chosen: Any) -> int:
     \b
     Example:
         imgrank study qualitative db.h5 --qrels q.tsv -o studies
-        imgrank study qualitative db.h5 --qrels q.tsv -o against --method geometric --method "mllm cache=small"
+        imgrank study qualitative db.h5 --qrels q.tsv -o against --method maxsim --method geometric
     """
     from imgrank.cli.console import Console
     from imgrank.steps.studies.method import usual_methods
