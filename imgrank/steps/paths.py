@@ -6,7 +6,7 @@ Paths are bytes, because a file name need not be UTF-8.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from imgrank.errors import InputError
@@ -73,11 +73,19 @@ class RelativePaths:
         return name if inside == b"." else os.path.join(inside, name)  # noqa: PTH118  # bytes
 
 
-def openable(relative: bytes, root: bytes) -> bytes:
-    """Return a path that opens from the working directory: relative when it lies below it, else absolute."""
-    absolute = os.path.join(root, relative)  # noqa: PTH118
-    here = os.fsencode(Path.cwd())
-    return os.path.relpath(absolute, here) if is_below(absolute, here) else absolute
+def openable(relatives: Iterable[bytes], root: bytes) -> list[bytes]:
+    """Return paths that open from the working directory: relative where they lie below it, else absolute.
+
+    Args:
+        relatives: stored paths, which have neither links nor `..` to be resolved.
+        root: absolute; what they are relative to.
+    """
+    here, below = (os.path.join(folder, b"") for folder in (os.fsencode(Path.cwd()), os.path.normpath(root)))  # noqa: PTH118
+    paths = []
+    for relative in relatives:  # there may be a million: by text alone
+        path = below + relative
+        paths.append(path[len(here) :] if path.startswith(here) else os.path.join(root, relative))  # noqa: PTH118
+    return paths
 
 
 def may_exist(path: bytes) -> bool:

@@ -76,7 +76,7 @@ class BundlePhotos:
 
     def paths(self, rows: Ids) -> list[bytes]:
         """Return a path for each of some rows; many at once cost little more than one."""
-        return [openable(record.path, self.root) for record in self.bundle.images.records(rows)]
+        return openable((record.path for record in self.bundle.images.records(rows)), self.root)
 
     def check_there(self, rows: Ids) -> None:
         """Look for the first hundred photos.

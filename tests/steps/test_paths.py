@@ -61,5 +61,13 @@ def test_a_folder_whose_name_begins_alike_is_outside() -> None:
 def test_printed_paths_open_from_here(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, "here/photos/a.jpg", "there/b.jpg")
     monkeypatch.chdir(tmp_path / "here")
-    assert openable(b"a.jpg", os.fsencode(tmp_path / "here" / "photos")) == b"photos/a.jpg"
-    assert openable(b"b.jpg", os.fsencode(tmp_path / "there")) == os.fsencode(tmp_path / "there" / "b.jpg")
+    here, there = (os.fsencode(tmp_path / name) for name in ("here", "there"))
+    assert openable([b"a.jpg", b"x/b.jpg"], here + b"/photos") == [b"photos/a.jpg", b"photos/x/b.jpg"]
+    assert openable([b"b.jpg"], there) == [there + b"/b.jpg"]
+    assert openable([b"here/c.jpg", b"there/c.jpg", b"hereafter/c.jpg"], os.fsencode(tmp_path)) == [
+        b"c.jpg",
+        there + b"/c.jpg",
+        here + b"after/c.jpg",
+    ]
+    assert openable([b"d.jpg"], here + b"/../here/photos/") == [b"photos/d.jpg"]
+    assert openable([b"usr/e.jpg"], b"/") == [b"/usr/e.jpg"]
