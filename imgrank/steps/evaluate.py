@@ -19,7 +19,7 @@ from imgrank.evaluation.uncertainty import bootstrap_interval, randomization_p
 from imgrank.images.scan import display
 from imgrank.progress import Reporter
 from imgrank.results import Ranking, encode_hits
-from imgrank.steps.judged_photos import JudgedPhotos
+from imgrank.steps.judged_photos import OWN, JudgedPhotos
 from imgrank.steps.outputs import replacing
 from imgrank.steps.rerank import Reranker
 from imgrank.steps.search import Searcher
@@ -221,7 +221,8 @@ def check_missing(judged: JudgedPhotos, *, allow: bool, reporter: Reporter) -> N
     if not judged.missing:
         return
     some = ", ".join(map(display, judged.missing[:3])) + (", ..." if len(judged.missing) > 3 else "")
-    what = f"{len(judged.missing)} photos of {judged.dataset.title} are not in {judged.title}, or unreadable: {some}"
+    photos = "relevant photos" if judged.dataset.title == OWN else f"photos of {judged.dataset.title}"
+    what = f"{len(judged.missing)} {photos} are not in {judged.title}, or unreadable: {some}"
     if not allow:
         raise InputError(f"{what}; index them, or give --allow-missing, and they count as not found")
     reporter.note(f"{what}; they count as not found")

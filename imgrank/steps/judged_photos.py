@@ -37,12 +37,14 @@ class JudgedPhotos:
             lies in the folder of the data set.
 
     Raises:
-        InputError: the bundles have none of the photos of the data set, or a query of judgements of one's own is
-            neither in a bundle nor in a folder.
+        InputError: nothing is right for any query, the bundles have none of the photos of the data set, or a query of
+            judgements of one's own is neither in a bundle nor in a folder.
     """
 
     def __init__(self, photos: Collection, dataset: Dataset, queries: Path | None = None) -> None:
         self.dataset, self._queries = dataset, queries
+        if not self.queries():
+            raise InputError("the judgements have no query with a relevant photo; are they of this data set?")
         self._finders = [_Finder(part, dataset.folder) for part in photos.parts]
         self._all = photos
         wanted = _judged(dataset) if dataset.database is None else dataset.database

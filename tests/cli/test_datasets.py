@@ -139,7 +139,9 @@ def test_missing_photos_are_counted_and_listed(run, oxford: Path) -> None:
         ("eval ox.h5 --dataset roxford5k --data ox --distractors 2m", 2, "there are 1m, rest"),
         ("eval ox.h5 --qrels q.tsv --distractors 1m", 2, "goes with --dataset"),
         ("eval 1m.h5 --dataset roxford5k --data ox", 5, "none of the photos of ROxford5k"),
-        ("eval ox.h5 --qrels absent.tsv", 5, "--allow-missing"),
+        ("eval ox.h5 --qrels absent.tsv", 5, "1 relevant photos are not in ox.h5"),
+        ("eval ox.h5 --qrels wrong.tsv", 5, "no query with a relevant photo"),
+        ("study lambda ox.h5 --qrels wrong.tsv -o never", 5, "no query with a relevant photo"),
         ("eval --run unknown.jsonl --dataset roxford5k --data ox", 5, "are no photos of ROxford5k"),
         ("eval --run twice.jsonl --dataset roxford5k --data ox", 5, "the same photo twice"),
         ("eval ox.h5 --dataset roxford5k --data hostile", 5, "posix.system"),
@@ -151,6 +153,7 @@ def test_what_cannot_be_measured_is_said(run, oxford: Path, line: str, code: int
     truth = pickle.loads((oxford / "ox" / "gnd_roxford5k.pkl").read_bytes())
     query, stem = truth["qimlist"][1], truth["imlist"][0]
     (oxford / "q.tsv").write_text(f"{photo}\t{photo}\n")
+    (oxford / "wrong.tsv").write_text(f"ox/jpg/{photo}\t0\tox/jpg/{stem}.jpg\t0\n")
     (oxford / "absent.tsv").write_text(f"ox/jpg/{photo}\tox/jpg/absent.jpg\nox/jpg/{photo}\tox/jpg/{stem}.jpg\n")
     name = f"jpg/{query}.jpg#xywh=10,10,190,140"
     for file, paths in (("unknown", ["ox/jpg/else.jpg"]), ("twice", [f"jpg/{stem}.jpg"] * 2)):
@@ -173,6 +176,7 @@ def test_what_cannot_be_measured_is_said(run, oxford: Path, line: str, code: int
     assert said in err
     assert out == ""
     assert not (oxford / "harm").exists()
+    assert not (oxford / "never").exists()
 
 
 def test_what_dataset_lists_can_be_indexed_and_judged(run, oxford: Path) -> None:

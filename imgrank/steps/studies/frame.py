@@ -80,7 +80,8 @@ class Outputs:
             raise SettingsError(f"{self.folder}: the folder around it does not exist; make it first")
         if self.folder.exists() and not self.folder.is_dir():
             raise SettingsError(f"{self.folder} is not a folder; choose another name")
-        self.folder.mkdir(exist_ok=True)
+        if not self.folder.exists():  # made when the work begins
+            return
         endings = ["csv", "json", *([] if self.plot == "none" else [self.plot]), *(["html"] if page else [])]
         # A study may be interrupted while it writes: then some of its files are there, and so is its journal.
         unfinished = (self.folder / f"{name}.part").is_file()
@@ -95,6 +96,7 @@ def run_study(study: Study, outputs: Outputs, reporter: Reporter = SILENT) -> li
         the files that were written.
     """
     outputs.check(study.name, page=study.page is not None)
+    outputs.folder.mkdir(exist_ok=True)
     kept = _Journal(outputs.folder / f"{study.name}.part", digest_of(study.facts))
     if kept.done:
         reporter.note(f"{len(kept.done)} of {len(study.parts)} parts of the study are known from an earlier run")

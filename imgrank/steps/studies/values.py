@@ -83,7 +83,7 @@ def values_of(
     if by not in (SCALE, CLUTTER):
         names = ", ".join(dict.fromkeys((SCALE, CLUTTER, *trials.dataset.values)))
         raise SettingsError(
-            f"--by {by!r}: {trials.dataset.title} has no such values, but {names}; or give --values FILE"
+            f"--by {by!r}: there are no such values, but {names}; for values of your own, give --values FILE"
         )
     objects = Objects(trials.dataset, boxes)
     if by == SCALE and objects.has_boxes:
