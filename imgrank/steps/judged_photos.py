@@ -149,6 +149,10 @@ class JudgedPhotos:
             name = self._names.get(row)
             if name is None:
                 name = self._stored_path(row) if self._by_stored_path else hit.path
+            if name == own and not judged and self._queries is not None:
+                # The query lies in another folder; this photo is only called alike, and must not be taken for it.
+                part, place_there = self._all.locate(row)
+                name = self._all.parts[part].absolute_path(place_there)
             if name != own or judged:
                 hits.append(hit.but(query=query, path=name, rank=len(hits) + 1))
         return Ranking(query, tuple(hits))

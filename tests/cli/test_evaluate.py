@@ -147,3 +147,17 @@ def test_a_saved_run_names_all_photos_in_the_way_of_the_judgements(run, collecti
     assert all(
         json.loads(line)["path"].startswith("photos/") for line in (far / "saved.jsonl").read_text().splitlines()
     )
+
+
+def test_a_photo_that_is_called_as_a_query_of_another_folder_counts(run, collection: Path) -> None:
+    query = collection / "queries" / "query-00.jpg"
+    photos = sorted(path.name for path in (collection / "photos").glob("*.jpg"))
+    (collection / "alike").mkdir()
+    (collection / "alike" / "photos").mkdir()
+    (collection / "alike" / "photos" / photos[0]).write_bytes(query.read_bytes())
+    (collection / "alike.tsv").write_text(f"photos/{photos[0]}\tphotos/{photos[1]}\n")
+    run("eval", "db.h5", "--qrels", "alike.tsv", "--queries", "alike", "-k", 100, "--save-run", "alike.jsonl")
+    lines = (collection / "alike.jsonl").read_text().splitlines()
+    paths = [json.loads(line)["path"] for line in lines]
+    assert {Path(path).name for path in paths} == set(photos)
+    assert f"photos/{photos[0]}" not in paths  # else it would be taken for the query, and out of the ranking
